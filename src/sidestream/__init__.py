@@ -1,0 +1,1 @@
+"""LLM streams that finish."""
