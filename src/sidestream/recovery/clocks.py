@@ -1,0 +1,123 @@
+"""When waiting has been too long. Pure: the time arrives as data.
+
+Strategy: all times here are *call time*, which a driver stops while the consumer has the stream, so that a
+slow reader is never taken for a stalled provider. `Timeouts` is what the caller sets, `Clocks` what one
+attempt gets, and a `Meter` follows the attempt: connect, then first output, then gaps between outputs, all
+inside the total. Only output re-arms it; keep-alives, lifecycle events and empty deltas do not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import UsageError
+
+__all__ = ["Clock", "Clocks", "Meter", "Timeouts"]
+
+Clock = Literal["connect", "first", "idle", "total"]
+
+# After the answer is over there may still come usage and an end marker, for this long.
+LINGER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds of waiting for the provider; the consumer's own time does not count.
+
+    Attributes:
+        total: the whole call: every attempt, wait and continuation.
+        first: from the request to the first output of an attempt. None: 90 s, plus a second for every
+            2,000 characters of prompt.
+        idle: between two outputs of an attempt.
+        connect: until the connection stands, TLS included.
+
+    Raises:
+        UsageError: a value is not a finite number above 0 (`first` may be None).
+    """
+
+    total: float = 1800.0
+    first: float | None = None
+    idle: float = 60.0
+    connect: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("total", "first", "idle", "connect"):
+            value = getattr(self, name)
+            if name == "first" and value is None:
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+                or value <= 0
+            ):
+                raise UsageError(
+                    f"timeout.{name} is {value!r}",
+                    hint="a timeout is a number of seconds above 0; there is no 'none'",
+                )
+
+    @classmethod
+    def of(cls, value: Timeouts | float | None) -> Timeouts:
+        """From what a caller passes as `timeout=`: total seconds, `Timeouts`, or None for the defaults."""
+        if value is None:
+            return cls()
+        return value if isinstance(value, Timeouts) else cls(total=value)
+
+    def clocks(self, now: float, deadline: float, prompt_chars: int, routes_left: int) -> Clocks:
+        """What an attempt starting now gets. While routes are left, silence may only use this one's share
+        of the remaining time, so that the last route always has its own; output is never cut short."""
+        first = 90.0 + prompt_chars / 2000.0 if self.first is None else self.first
+        share = max(0.0, deadline - now) / (routes_left + 1) if routes_left else math.inf
+        return Clocks(
+            connect=min(self.connect, share),
+            first=min(first, share),
+            idle=min(self.idle, share),
+            deadline=deadline,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Limits of one attempt: seconds, and the call's deadline as an instant of call time."""
+
+    connect: float
+    first: float
+    idle: float
+    deadline: float
+
+
+class Meter:
+    """Follows one attempt. `due` says when waiting has to end, `clock` which clock that is."""
+
+    __slots__ = ("_clocks", "_limit", "_phase")
+
+    def __init__(self, clocks: Clocks, now: float) -> None:
+        self._clocks = clocks
+        self._phase: Clock = "connect"
+        self._limit = now + clocks.connect
+
+    @property
+    def due(self) -> float:
+        """The instant of call time at which waiting has been too long."""
+        return min(self._limit, self._clocks.deadline)
+
+    @property
+    def clock(self) -> Clock:
+        return self._phase if self._limit < self._clocks.deadline else "total"
+
+    def connected(self, now: float) -> None:
+        """The connection stands; now the first output is awaited."""
+        self._phase = "first"
+        self._limit = now + self._clocks.first
+
+    def progress(self, now: float) -> None:
+        """Output arrived."""
+        self._phase = "idle"
+        self._limit = now + self._clocks.idle
+
+    def over(self, now: float) -> None:
+        """The answer is over; only the end of the body is awaited."""
+        self._phase = "idle"
+        self._limit = now + min(LINGER, self._clocks.idle)

@@ -1,0 +1,116 @@
+"""Exactly once: what may still reach a live consumer. Pure.
+
+Strategy: a `Gate` stands between one attempt and the consumer. On the first attempt everything passes. After
+a restart it knows what the consumer already has (`Said`) and swallows the new stream for as long as it says
+the same, channel by channel and character by character; past that point it passes the rest. The moment the
+new stream says something else, the consumer is told with `Restarted` and gets the new answer from its first
+character: never a mixture. The comparison is checked, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from ..assembler import Assembler
+from ..wire.events import (
+    CommentaryDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    Restarted,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+)
+
+__all__ = ["Gate", "Said"]
+
+_CHANNELS = {
+    TextDelta: "text",
+    CommentaryDelta: "commentary",
+    ReasoningDelta: "reasoning",
+    RefusalDelta: "refusal",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a consumer has been given: text by (channel, choice), and the calls."""
+
+    channels: dict[tuple[str, int], str] = field(default_factory=dict)
+    calls: tuple[ToolCall, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.channels or self.calls)
+
+
+class Gate:
+    """Lets the events of one attempt through to a consumer who already has `said`."""
+
+    def __init__(self, said: Said) -> None:
+        self._said = said
+        self._at: dict[tuple[str, int], int] = {}
+        self._calls = 0
+        self.matching = bool(said)
+        self.restarted = False
+
+    def admit(self, events: Iterable[StreamEvent], assembler: Assembler) -> list[StreamEvent]:
+        """Of these events, what the consumer gets now. Call only while `matching`."""
+        out: list[StreamEvent] = []
+        for event in events:
+            rest = self._compare(event, assembler)
+            if rest is None:
+                return self.restart(assembler, "the new stream says something else")
+            out += rest
+        return out
+
+    def restart(self, assembler: Assembler, reason: str) -> list[StreamEvent]:
+        """Tell the consumer, and give the new answer from its beginning."""
+        self.matching = False
+        self.restarted = True
+        return [Restarted(reason), *assembler.replay()]
+
+    def end(self, assembler: Assembler) -> list[StreamEvent]:
+        """The attempt finished its answer: it must have said all that the consumer has."""
+        if not self.matching:
+            return []
+        whole = assembler.channels()
+        same = all(
+            whole.get(key, "") == text or len(whole.get(key, "")) > len(text)
+            for key, text in self._said.channels.items()
+        )
+        if same and self._calls >= len(self._said.calls):
+            self.matching = False
+            return []
+        return self.restart(assembler, "the new stream ended earlier")
+
+    def said(self, assembler: Assembler) -> Said:
+        """What the consumer has by now."""
+        channels, calls = assembler.channels(), assembler.calls()
+        if not self.matching:
+            return Said(channels, calls)
+        longest = {
+            key: max(self._said.channels.get(key, ""), channels.get(key, ""), key=len)
+            for key in {**self._said.channels, **channels}
+        }
+        return Said(longest, max(self._said.calls, calls, key=len))
+
+    def _compare(self, event: StreamEvent, assembler: Assembler) -> list[StreamEvent] | None:
+        """What is new in the event, or None if it contradicts what was said."""
+        if isinstance(event, ToolCall):
+            number, self._calls = self._calls, self._calls + 1
+            if number >= len(self._said.calls):
+                return [event]
+            return [] if self._said.calls[number] == event else None
+        if not isinstance(event, (TextDelta, CommentaryDelta, ReasoningDelta, RefusalDelta)):
+            return [event]
+        key = (_CHANNELS[type(event)], assembler.choice_of(event.index))
+        at = self._at.get(key, 0)
+        self._at[key] = at + len(event.delta)
+        known = self._said.channels.get(key, "")[at : at + len(event.delta)]
+        if not event.delta.startswith(known):
+            return None
+        rest = event.delta[len(known) :]
+        return [replace(event, delta=rest)] if rest else []

@@ -1,0 +1,419 @@
+"""What went wrong, decided in one place.
+
+Strategy: whatever breaks a call (an exception of the network layer, a status with a body, an error inside a
+stream, a clock, our own checks) is looked up here once and becomes a `Fault` of one `FaultKind`. The kinds
+are rows: may the same route be asked again, may another one, and which error the caller sees in the end. The
+body beats the status: codes first, then strict phrases, then types, then the number.
+
+Every table is data and tested to be complete. Not here: what to do about it (rungs.py).
+Sources: https://platform.openai.com/docs/guides/error-codes, https://openrouter.ai/docs/api/reference/errors
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+
+from ..wire._json import NotJSON, loads
+from ..wire.errorinfo import read_error
+from ..wire.events import ErrorInfo
+
+__all__ = ["Fault", "FaultKind", "from_error", "from_exception", "from_rejection", "retry_after"]
+
+
+class FaultKind(enum.Enum):
+    """name = (word, same route again?, another route?, error the caller sees, meaning)."""
+
+    CONNECT = "connect", True, True, "StreamDropped", "no connection"
+    DROPPED = "dropped", True, True, "StreamDropped", "the stream ended before the answer did"
+    STALLED = "stalled", True, True, "DeadlineExceeded", "the provider sent no output for too long"
+    DEADLINE = "deadline", False, False, "DeadlineExceeded", "the call's total time is used up"
+    GARBLED = "garbled", True, True, "StreamDropped", "what arrived breaks the format"
+    OVERSIZE = "oversize", False, True, "StreamDropped", "the stream is larger than its limit"
+    EMPTY = "empty", True, True, "StreamDropped", "the answer is complete and empty"
+    SERVER = "server", True, True, "ServerError", "the provider failed"
+    OVERLOADED = "overloaded", True, True, "ServerError", "the provider is overloaded"
+    THROTTLED = "throttled", True, True, "RateLimited", "too many requests for now"
+    QUOTA = "quota", False, True, "QuotaExceeded", "the account's quota or money is used up"
+    AUTH = "auth", False, True, "AuthFailed", "the credential was not accepted"
+    NOT_FOUND = "not_found", False, True, "BadRequest", "no such model or endpoint"
+    CONTEXT_LENGTH = "context_length", False, True, "ContextTooLong", "the request does not fit the model"
+    REFUSED = "refused", False, False, "Refused", "the model or a filter declined"
+    PARAMETER = "parameter", False, True, "BadRequest", "the provider rejects a parameter"
+    BAD_REQUEST = "bad_request", False, False, "BadRequest", "the provider rejects the request"
+
+    def __init__(self, word: str, again: bool, elsewhere: bool, error: str, meaning: str) -> None:
+        self.word = word
+        self.again = again
+        self.elsewhere = elsewhere
+        self.error = error
+        self.meaning = meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that went wrong.
+
+    Attributes:
+        kind: what it means.
+        detail: one line for people, at most 500 characters, never a credential.
+        status: HTTP status, if an answer carried it.
+        code: the provider's own code, or "".
+        param: the request field it complains about, or "".
+        clock: for STALLED and DEADLINE, which clock ran out.
+        retry_after: seconds the provider asks to wait, or None.
+        retry_at: the same as Unix time, set by the flow.
+        request_id: the provider's id of the exchange, or "".
+    """
+
+    kind: FaultKind
+    detail: str = ""
+    status: int | None = None
+    code: str = ""
+    param: str = ""
+    clock: str = ""
+    retry_after: float | None = None
+    retry_at: float | None = None
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind.meaning} ({self.detail})" if self.detail else self.kind.meaning
+
+    def at(self, unix_time: float) -> Fault:
+        """The same fault, seen at that moment."""
+        if self.retry_after is None:
+            return self
+        return replace(self, retry_at=unix_time + self.retry_after)
+
+
+K = FaultKind
+
+# Exception classes of the network layer and of our decoders, by name: a pure module imports no network.
+EXCEPTIONS: dict[str, FaultKind] = {
+    "ConnectError": K.CONNECT,
+    "ConnectTimeout": K.STALLED,
+    "ProxyError": K.CONNECT,
+    "UnsupportedProtocol": K.BAD_REQUEST,
+    "ReadError": K.DROPPED,
+    "ReadTimeout": K.STALLED,
+    "WriteError": K.DROPPED,
+    "WriteTimeout": K.STALLED,
+    "NetworkError": K.DROPPED,
+    "TimeoutException": K.STALLED,
+    "PoolTimeout": K.STALLED,
+    "RemoteProtocolError": K.DROPPED,
+    "LocalProtocolError": K.BAD_REQUEST,
+    "ProtocolError": K.DROPPED,
+    "ConnectionNotAvailable": K.DROPPED,
+    "NotJSON": K.GARBLED,
+    "LimitExceeded": K.OVERSIZE,
+}
+
+# Codes and types of every wire, lower case. A code decides before anything else does.
+CODES: dict[str, FaultKind] = {
+    **dict.fromkeys(
+        (
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "billing_error",
+            "usage_limit_reached",
+            "usage_not_included",
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
+            "quota_exceeded",
+            "insufficient_balance",
+        ),
+        K.QUOTA,
+    ),
+    **dict.fromkeys(
+        (
+            "rate_limit_exceeded",
+            "rate_limit_error",
+            "slow_down",
+            "too_many_requests",
+            "throttling",
+            "throttling.allocationquota",
+            "throttling.ratequota",
+            "requests_limit_exceeded",
+            "tokens_limit_exceeded",
+        ),
+        K.THROTTLED,
+    ),
+    **dict.fromkeys(
+        (
+            "server_is_overloaded",
+            "overloaded_error",
+            "service_unavailable_error",
+            "insufficient_system_resource",
+            "service_unavailable",
+            "unavailable",
+        ),
+        K.OVERLOADED,
+    ),
+    **dict.fromkeys(
+        (
+            "server_error",
+            "internal_server_error",
+            "internal_error",
+            "api_error",
+            "model_error",
+            "timeout_error",
+        ),
+        K.SERVER,
+    ),
+    **dict.fromkeys(("error", "abort", "cancelled", "vector_store_timeout"), K.SERVER),
+    **dict.fromkeys(
+        (
+            "invalid_api_key",
+            "authentication_error",
+            "invalid_authentication",
+            "unauthenticated",
+            "permission_error",
+            "permission_denied",
+            "token_expired",
+            "account_deactivated",
+        ),
+        K.AUTH,
+    ),
+    **dict.fromkeys(
+        (
+            "model_not_found",
+            "model_not_supported",
+            "unsupported_model",
+            "not_found_error",
+            "deployment_not_found",
+        ),
+        K.NOT_FOUND,
+    ),
+    **dict.fromkeys(
+        (
+            "context_length_exceeded",
+            "exceed_context_size_error",
+            "request_too_large",
+            "string_above_max_length",
+            "model_context_window_exceeded",
+        ),
+        K.CONTEXT_LENGTH,
+    ),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filter_error",
+            "content_policy_violation",
+            "responsibleaipolicyviolation",
+            "cyber_policy",
+            "bio_policy",
+            "misalignment_policy_violation",
+            "image_content_policy_violation",
+        ),
+        K.REFUSED,
+    ),
+    **dict.fromkeys(
+        ("unsupported_parameter", "unknown_parameter", "unsupported_value", "invalid_parameter"), K.PARAMETER
+    ),
+    **dict.fromkeys(
+        ("invalid_prompt", "invalid_json", "flex_unavailable", "unsupported_content_type"), K.BAD_REQUEST
+    ),
+}
+
+# Generic types say little and decide only after the phrases.
+TYPES: dict[str, FaultKind] = {
+    "invalid_request_error": K.BAD_REQUEST,
+    "invalid_request": K.BAD_REQUEST,
+    "badrequesterror": K.BAD_REQUEST,
+    "tokens": K.THROTTLED,
+    "requests": K.THROTTLED,
+}
+
+# Phrases, for providers that give no code. Strict on purpose: a wrong match here costs money or an answer.
+_PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
+    (
+        K.CONTEXT_LENGTH,
+        (
+            r"maximum context length",
+            r"context (length|window|size) .{0,40}exceed",
+            r"exceeds? .{0,60}context (length|window|size)",
+            r"prompt is too long",
+        ),
+    ),
+    (
+        K.QUOTA,
+        (
+            r"insufficient (funds|balance|credits?)",
+            r"can only afford",
+            r"out of (funds|credits)",
+            r"payment required",
+            r"requires a subscription",
+            r"upgrade for (access|higher limits)",
+            r"(weekly|session|monthly) (usage )?limit",
+            r"quota exceeded|exceeded your current quota",
+            r"no usable credits",
+        ),
+    ),
+    (K.THROTTLED, (r"rate[ _-]?limit", r"too many requests", r"try again in \d")),
+    (K.OVERLOADED, (r"overloaded", r"at capacity", r"temporarily unavailable")),
+    (
+        K.PARAMETER,
+        (
+            r"(unsupported|unknown|unrecognized|invalid) (request )?(parameter|argument)s?\b",
+            r"(parameter|argument) .{0,60}(not supported|unsupported)",
+            r"does not support .{0,40}(temperature|top_p|response_format|max_\w*tokens|reasoning)",
+        ),
+    ),
+    (
+        K.NOT_FOUND,
+        (
+            r"(model|deployment) .{0,80}(does not exist|not found|is not supported)",
+            r"no such model|unknown model",
+        ),
+    ),
+    (K.AUTH, (r"(incorrect|invalid) api key", r"bad-credentials", r"invalid (access )?token")),
+)
+PHRASES = tuple((re.compile("|".join(words), re.IGNORECASE), kind) for kind, words in _PHRASES)
+
+STATUSES: dict[int, FaultKind] = {
+    400: K.BAD_REQUEST,
+    401: K.AUTH,
+    402: K.QUOTA,
+    403: K.AUTH,
+    404: K.NOT_FOUND,
+    405: K.NOT_FOUND,
+    408: K.SERVER,
+    409: K.SERVER,
+    413: K.CONTEXT_LENGTH,
+    415: K.BAD_REQUEST,
+    422: K.BAD_REQUEST,
+    425: K.SERVER,
+    429: K.THROTTLED,
+    503: K.OVERLOADED,
+    529: K.OVERLOADED,
+}
+
+_LONGEST = 500
+_KEYISH = re.compile(r"(?i)\b(sk|pk|rk|key|ghp|gho|xox[a-z])[-_][\w.\-]{8,}|bearer\s+\S{8,}")
+_TRY_AGAIN = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?)\s*(ms|s|seconds?|m|minutes?)\b", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r"(?:parameter|argument)s?(?: supplied)?:?\s*['\"`]?([a-z_]\w*(?:\.\w+)*)['\"`]?"
+    r"|['\"`]([a-z_]\w*(?:\.\w+)*)['\"`].{0,40}(?:not supported|unsupported)",
+    re.IGNORECASE,
+)
+
+
+def from_exception(error: BaseException, *, clock: str = "") -> Fault:
+    """The fault an exception of the network layer or a decoder means; unknown ones count as a drop."""
+    kind = next((EXCEPTIONS[c.__name__] for c in type(error).__mro__ if c.__name__ in EXCEPTIONS), K.DROPPED)
+    return Fault(kind, _line(str(error) or type(error).__name__), clock=clock)
+
+
+def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
+    """The fault a provider's error object means, wherever it stood."""
+    status = status if status is not None and status >= 400 else error.status
+    kind = _by_body(error) or _by_status(status)
+    return Fault(
+        kind,
+        _line(error.message or error.code or error.type),
+        status=status,
+        code=error.code or error.type,
+        param=_param(error) if kind is K.PARAMETER else error.param,
+        retry_after=retry_after(error.headers, error.message),
+    )
+
+
+def from_rejection(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
+    """The fault an HTTP answer other than 2xx means. Header names are lower case."""
+    text = body.decode("utf-8", "replace").strip()
+    if 300 <= status < 400:
+        return Fault(
+            K.BAD_REQUEST, f"the endpoint redirects (HTTP {status}); redirects are not followed", status
+        )
+    if text[:1] == "<":
+        return replace(
+            Fault(_by_status(status), f"HTTP {status} with an HTML page{_title(text)}", status=status),
+            retry_after=retry_after(headers),
+        )
+    try:
+        error = read_error(loads(body), dict(headers))
+    except NotJSON:
+        error = None
+    if error is None:
+        error = ErrorInfo(
+            message=f"HTTP {status}: {text[:200]}" if text else f"HTTP {status}", headers=dict(headers)
+        )
+    return from_error(error, status=status)
+
+
+def _by_body(error: ErrorInfo) -> FaultKind | None:
+    for word in (error.code, error.type):
+        if kind := CODES.get(word.lower()):
+            return kind
+    for pattern, kind in PHRASES:
+        if pattern.search(error.message) or pattern.search(error.code):
+            return kind
+    return TYPES.get(error.type.lower())
+
+
+def _by_status(status: int | None) -> FaultKind:
+    if status is None:
+        return K.SERVER
+    return STATUSES.get(status) or (K.SERVER if status >= 500 else K.BAD_REQUEST)
+
+
+def _param(error: ErrorInfo) -> str:
+    if error.param:
+        return error.param
+    found = _PARAMETER.search(error.message)
+    return (found.group(1) or found.group(2)) if found else ""
+
+
+def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
+    """Seconds a provider asks to wait: `retry-after-ms`, `retry-after` (seconds or a date against the
+    answer's own `date`), or a strict "try again in N s" in the message. None if it did not, or nonsense."""
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        if name in headers and (seconds := _seconds(headers[name], scale)) is not None:
+            return seconds
+    if (
+        "retry-after" in headers
+        and (seconds := _until(headers["retry-after"], headers.get("date", ""))) is not None
+    ):
+        return seconds
+    if found := _TRY_AGAIN.search(message):
+        unit = found.group(2).lower()
+        scale = 0.001 if unit == "ms" else 60.0 if unit[0] == "m" else 1.0
+        return float(found.group(1)) * scale
+    return None
+
+
+def _seconds(text: str, scale: float) -> float | None:
+    try:
+        value = float(text) / scale
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _until(date: str, now: str) -> float | None:
+    try:
+        seconds = (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, seconds)
+
+
+def _title(html: str) -> str:
+    found = re.search(r"<title>\s*(.{1,80}?)\s*</title>", html[:4000], re.IGNORECASE | re.DOTALL)
+    return f": {found.group(1)}" if found else ""
+
+
+def _line(text: str) -> str:
+    """One printable line, bounded, with anything that looks like a key taken out."""
+    plain = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST])
+    return _KEYISH.sub("[redacted]", " ".join(plain.split()))[:_LONGEST]

@@ -1,0 +1,171 @@
+"""Where a call can go: endpoint, wire, model and credential, as one frozen value.
+
+Strategy: a `Route` is checked when it is made, so nothing later has to. Its credential is a `Secret`, which
+no repr, log or error shows, and which `headers()` hands out only as part of a request to the route's own
+origin. Plain http with a credential is refused beyond this machine unless asked for. Pure; finding routes
+in arguments and environment is `routes/`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+from urllib.parse import SplitResult, urlsplit
+
+from .errors import ConfigError
+
+__all__ = ["Route", "Secret", "Wire"]
+
+Wire = Literal["responses", "chat"]
+_PATHS: dict[str, str] = {"responses": "/responses", "chat": "/chat/completions"}
+
+
+class Secret:
+    """A credential that does not show itself. `reveal` is for the one place that sends it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._value))
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Secret is not pickled")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One endpoint with one wire, one model and one credential.
+
+    Args:
+        base_url: for example "https://api.openai.com/v1"; the wire's path is added.
+        model: the model name as this endpoint knows it.
+        wire: "responses" or "chat".
+        api_key: the credential, sent as a Bearer token; None sends none.
+        name: how messages and the ledger call this route; host and model if not given.
+        headers: further request headers; their values are treated as secrets.
+        insecure: allow plain http with a credential to another machine.
+
+    Raises:
+        ConfigError: the URL, model, wire or a header makes no sense.
+    """
+
+    base_url: str
+    model: str
+    wire: Wire = "responses"
+    api_key: Secret | None = None
+    name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        url = _split(self.base_url)
+        if self.wire not in get_args(Wire):
+            raise ConfigError(f"unknown wire {self.wire!r}", hint=f"use one of {', '.join(get_args(Wire))}")
+        if not self.model or not self.model.strip() or self.model == "auto":
+            raise ConfigError(
+                f"the route to {url.hostname} has no model", hint="name one: model=… or SIDESTREAM_MODEL"
+            )
+        if (
+            url.scheme == "http"
+            and self.api_key
+            and not self.insecure
+            and not _is_loopback(url.hostname or "")
+        ):
+            raise ConfigError(
+                f"refusing to send a credential to {url.hostname} over plain http",
+                hint="use https, or say insecure=True if that network is yours",
+            )
+        for header, value in [*self.headers.items(), ("Authorization", self._bearer())]:
+            if not header.isascii() or not _is_header_value(value):
+                raise ConfigError(f"header {header!r} holds characters that cannot be sent")
+        if not self.name:
+            object.__setattr__(self, "name", f"{url.netloc.rpartition('@')[2]}/{self.model}")
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.base_url).scheme
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.base_url).port or (443 if self.scheme == "https" else 80)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: the only place this route's credential may go."""
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+    @property
+    def target(self) -> str:
+        """Path and query of a request."""
+        url = urlsplit(self.base_url)
+        path = url.path.rstrip("/") + _PATHS[self.wire]
+        return f"{path}?{url.query}" if url.query else path
+
+    def request_headers(self) -> dict[str, str]:
+        """The headers of a request, credential included: for the wire only."""
+        port = "" if self.port == (443 if self.scheme == "https" else 80) else f":{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        headers = {
+            "Host": host + port,
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": "sidestream",
+        }
+        if self.api_key:
+            headers["Authorization"] = self._bearer()
+        return {**headers, **self.headers}
+
+    def _bearer(self) -> str:
+        return f"Bearer {self.api_key.reveal()}" if self.api_key else ""
+
+
+def _split(base_url: str) -> SplitResult:
+    hint = "a base URL looks like https://api.openai.com/v1"
+    try:
+        url = urlsplit(base_url)
+        port = url.port
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{base_url!r} is not a URL: {error}", hint=hint) from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        raise ConfigError(f"{_shown(base_url)!r} is not an http(s) URL", hint=hint)
+    if url.username or url.password:
+        raise ConfigError("the base URL holds a user or password", hint="pass the credential as api_key")
+    if not base_url.isascii() or any(character <= " " for character in base_url):
+        raise ConfigError(f"{base_url!r} holds characters that do not belong in a URL", hint=hint)
+    return url
+
+
+def _shown(base_url: str) -> str:
+    return base_url.rpartition("@")[2] if "@" in base_url else base_url
+
+
+def _is_header_value(value: str) -> bool:
+    return all(" " <= character <= "~" or character == "\t" for character in value)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

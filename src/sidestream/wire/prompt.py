@@ -1,0 +1,216 @@
+"""What a caller asks, in the field's own shapes, and the way between those shapes.
+
+Strategy: callers write chat-style message dicts or Responses items, mixed as they come. `Request` keeps them
+as given; `to_items` and `to_messages` translate for the wire a route speaks, so that a call can move to a
+route with another wire. A tool result never becomes an item with a role (backends answer 400 to
+`role: tool` in a Responses input), and an assistant turn is written in its long form (llama.cpp and Codex
+take no other). Bad shapes are reported by position, before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct, field
+
+from ._json import NotJSON, dumps, loads, mapping, sequence, string
+
+__all__ = ["Request", "check_input", "from_input", "size", "to_items", "to_messages"]
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+class Request(Struct, frozen=True):
+    """What the caller asked, independent of any route.
+
+    `params` holds request fields by their Responses or Chat name (`temperature`, `max_output_tokens`,
+    `tool_choice`, `response_format`, ...); each wire keeps, renames or drops them.
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    instructions: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> int:
+        count = self.params.get("n")
+        return count if isinstance(count, int) and count > 0 else 1
+
+    def without(self, param: str) -> Request:
+        """The same request without one parameter."""
+        kept = {name: value for name, value in self.params.items() if name != param}
+        return Request(self.messages, self.instructions, self.tools, kept)
+
+
+def from_input(value: object) -> tuple[dict[str, Any], ...]:
+    """Messages from what a caller passes: a string is one user message, a sequence is taken as it is.
+
+    Raises:
+        ValueError: with the position of the first entry that is neither a message nor an item.
+    """
+    if isinstance(value, str):
+        return ({"role": "user", "content": value},)
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise ValueError(f"expected a string or a sequence of messages, got {type(value).__name__}")
+    messages = tuple(dict(entry) if isinstance(entry, Mapping) else entry for entry in value)
+    check_input(messages)
+    return messages
+
+
+def check_input(messages: tuple[Any, ...]) -> None:
+    if not messages:
+        raise ValueError("there are no messages")
+    for position, entry in enumerate(messages):
+        if not isinstance(entry, dict):
+            raise ValueError(f"message {position} is a {type(entry).__name__}, not a dict")
+        if "role" in entry:
+            if entry["role"] not in ROLES:
+                raise ValueError(f"message {position} has the unknown role {entry['role']!r}")
+        elif not isinstance(entry.get("type"), str):
+            raise ValueError(f"message {position} has neither a role nor an item type")
+
+
+def size(request: Request) -> int:
+    """Characters of prompt, about: what a model has to read before its first token."""
+    return len(dumps([request.instructions, request.messages, request.tools]))
+
+
+# Towards Responses items.
+
+
+def to_items(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same conversation as Responses input items."""
+    items: list[dict[str, Any]] = []
+    for message in messages:
+        if "role" not in message or message.get("type") == "message":
+            items.append(message)
+        elif message["role"] in ("tool", "function"):
+            items.append(
+                {
+                    "type": "function_call_output",
+                    "call_id": string(message.get("tool_call_id")) or string(message.get("name")),
+                    "output": plain_text(message.get("content")),
+                }
+            )
+        elif message["role"] == "assistant":
+            items += _assistant_items(message)
+        else:
+            items.append({"role": message["role"], "content": _input_content(message.get("content"))})
+    return items
+
+
+def _assistant_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    content = message.get("content")
+    if content:
+        parts: list[dict[str, Any]] = [
+            {"type": "output_text", "text": plain_text(content), "annotations": []}
+        ]
+        items.append({"type": "message", "role": "assistant", "status": "completed", "content": parts})
+    for call in sequence(message.get("tool_calls")):
+        function = mapping(mapping(call).get("function"))
+        items.append(
+            {
+                "type": "function_call",
+                "call_id": string(mapping(call).get("id")),
+                "name": string(function.get("name")),
+                "arguments": string(function.get("arguments")) or "{}",
+            }
+        )
+    return items
+
+
+def _input_content(content: object) -> object:
+    if not isinstance(content, list):
+        return content if content is not None else ""
+    return [_input_part(mapping(part)) for part in content]
+
+
+def _input_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") == "text":
+        return {"type": "input_text", "text": string(part.get("text"))}
+    if part.get("type") == "image_url":
+        image = part.get("image_url")
+        url = image if isinstance(image, str) else string(mapping(image).get("url"))
+        return {"type": "input_image", "image_url": url}
+    return part
+
+
+# Towards chat messages.
+
+
+def to_messages(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same conversation as chat messages. Reasoning items have no place there and are left out."""
+    messages: list[dict[str, Any]] = []
+    for entry in entries:
+        kind = entry.get("type")
+        if "role" in entry and kind != "message":
+            messages.append(entry)
+        elif kind == "message":
+            messages.append({"role": entry.get("role", "user"), "content": _chat_content(entry)})
+        elif kind in ("function_call", "custom_tool_call"):
+            _append_call(messages, entry)
+        elif kind in ("function_call_output", "custom_tool_call_output"):
+            messages.append(
+                {
+                    "role": "tool",
+                    "tool_call_id": string(entry.get("call_id")),
+                    "content": plain_text(entry.get("output")),
+                }
+            )
+    return messages
+
+
+def _append_call(messages: list[dict[str, Any]], item: dict[str, Any]) -> None:
+    arguments = string(item.get("arguments")) or dumps({"input": item.get("input", "")}).decode()
+    call = {
+        "id": string(item.get("call_id")),
+        "type": "function",
+        "function": {"name": string(item.get("name")), "arguments": arguments},
+    }
+    last = messages[-1] if messages else {}
+    if last.get("role") == "assistant":
+        messages[-1] = {**last, "tool_calls": [*sequence(last.get("tool_calls")), call]}
+    else:
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+
+
+def _chat_content(item: dict[str, Any]) -> object:
+    content = item.get("content")
+    if not isinstance(content, list):
+        return content if content is not None else ""
+    parts = [_chat_part(mapping(part)) for part in content]
+    if all(part.get("type") == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _chat_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") in ("input_text", "output_text", "text"):
+        return {"type": "text", "text": string(part.get("text"))}
+    if part.get("type") == "refusal":
+        return {"type": "text", "text": string(part.get("refusal"))}
+    if part.get("type") == "input_image":
+        return {"type": "image_url", "image_url": {"url": string(part.get("image_url"))}}
+    return part
+
+
+def plain_text(content: object) -> str:
+    """The text of a content value, parts joined; other values as JSON."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "".join(string(mapping(part).get("text")) for part in content)
+    return dumps(content).decode()
+
+
+def is_json_object(text: str) -> bool:
+    """Whether `text` is one whole JSON object: what the arguments of a finished call look like."""
+    try:
+        return isinstance(loads(text), dict)
+    except NotJSON:
+        return False

@@ -1,0 +1,365 @@
+"""The OpenAI Responses wire: stream and body to events, a request to its JSON body.
+
+Strategy: text-like deltas are nearly all of a stream, so those are read with one small Struct (`_Peek`) and
+nothing else of the event is looked at. Every other event is rare: it is read as plain JSON and goes through
+a table, type -> method. Servers disagree on ids, so `_Items` maps each event to an item number by call id,
+then item id, then output index, then "the newest that fits".
+
+Tolerated: no `response.created`, foreign events before it, unknown types, null or absent terminal `output`
+(which is never read while streaming), keepalives, any error shape. Strict: only `response.completed` and
+`response.incomplete` end an answer. Source: https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ._json import NotJSON, integer, loads, mapping, sequence, string
+from .errorinfo import read_error
+from .events import (
+    ArgumentsDelta,
+    ErrorInfo,
+    Event,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    Other,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    TextDone,
+    Usage,
+    UsageReport,
+)
+from .prompt import Request, to_items
+from .sse import ServerSentEvent
+
+__all__ = ["Decoder", "encode", "read_body"]
+
+PATH = "/responses"
+
+
+class _Peek(Struct, gc=False):
+    type: str = ""
+    delta: str | None = None
+    output_index: int | None = None
+    item_id: str | None = None
+    content_index: int = 0
+
+
+_peek = msgspec.json.Decoder(_Peek).decode
+
+# type of the delta -> (event, type of item it belongs to)
+_DELTAS: dict[str, tuple[Callable[[str, int, int], Event], str]] = {
+    "response.output_text.delta": (TextDelta, "message"),
+    "response.text.delta": (TextDelta, "message"),
+    "response.refusal.delta": (RefusalDelta, "message"),
+    "response.reasoning_text.delta": (ReasoningDelta, "reasoning"),
+    "response.reasoning.delta": (ReasoningDelta, "reasoning"),
+    "response.reasoning_summary_text.delta": (ReasoningDelta, "reasoning"),
+    "response.function_call_arguments.delta": (lambda d, i, _: ArgumentsDelta(d, i), "function_call"),
+    "response.custom_tool_call_input.delta": (lambda d, i, _: ArgumentsDelta(d, i), "custom_tool_call"),
+    "response.mcp_call_arguments.delta": (lambda d, i, _: ArgumentsDelta(d, i), "mcp_call"),
+}
+
+# type of the done event -> (field, kind, type of item)
+_DONES: dict[str, tuple[str, Any, str]] = {
+    "response.output_text.done": ("text", "text", "message"),
+    "response.refusal.done": ("refusal", "refusal", "message"),
+    "response.function_call_arguments.done": ("arguments", "arguments", "function_call"),
+    "response.custom_tool_call_input.done": ("input", "arguments", "custom_tool_call"),
+}
+
+# Output that is not text: proves progress, is taken whole from `output_item.done`.
+_PROGRESS = frozenset(
+    {
+        "response.output_text.annotation.added",
+        "response.code_interpreter_call_code.delta",
+        "response.image_generation_call.partial_image",
+        "response.shell_call_command.added",
+        "response.shell_call_command.delta",
+        "response.shell_call_output_content.delta",
+        "response.audio.delta",
+        "response.audio.transcript.delta",
+    }
+)
+
+CALL_TYPES = frozenset({"function_call", "custom_tool_call"})
+
+
+class _Items:
+    """Which item an event belongs to, however the server names it this time."""
+
+    def __init__(self) -> None:
+        self.types: list[str] = []
+        self._by_call: dict[str, int] = {}
+        self._by_id: dict[str, int] = {}
+        self._by_index: dict[int, int] = {}
+        self._done: set[int] = set()
+
+    def open(self, kind: str, item_id: str, call_id: str, output_index: int | None) -> int:
+        key = len(self.types)
+        self.types.append(kind)
+        self.name(key, item_id, call_id, output_index)
+        return key
+
+    def name(self, key: int, item_id: str, call_id: str, output_index: int | None) -> None:
+        if call_id:
+            self._by_call[call_id] = key
+        if item_id:
+            self._by_id[item_id] = key
+        if output_index is not None:
+            self._by_index[output_index] = key
+
+    def of_delta(self, kind: str, item_id: str, output_index: int | None) -> int | None:
+        key = self._by_id.get(item_id) if item_id else None
+        if key is None and output_index is not None:
+            key = self._by_index.get(output_index)
+        if key is None and output_index is None:
+            newest = range(len(self.types) - 1, -1, -1)
+            key = next((k for k in newest if self.types[k] == kind and k not in self._done), None)
+        return key if key is not None and self.types[key] == kind else None
+
+    def of_done(self, kind: str, item_id: str, call_id: str, output_index: int | None) -> int | None:
+        found = [
+            self._by_call.get(call_id) if call_id else None,
+            self._by_id.get(item_id) if item_id else None,
+            self._by_index.get(output_index) if output_index is not None else None,
+        ]
+        for key in found:
+            if key is not None and self.types[key] == kind and key not in self._done:
+                return key
+        return None
+
+    def close(self, key: int) -> None:
+        self._done.add(key)
+
+    def is_known(self, call_id: str) -> bool:
+        return call_id in self._by_call
+
+
+class Decoder:
+    """Events of one streamed response. `over` is True once the answer is complete or failed by the rules."""
+
+    def __init__(self, choices: int = 1) -> None:
+        del choices  # the wire has one answer per response
+        self.over = False
+        self._items = _Items()
+        self._last: tuple[str, str | None, int | None] | None = None
+        self._last_key = 0
+
+    def feed(self, frames: Iterable[ServerSentEvent]) -> list[Event]:
+        """Decode complete server-sent events.
+
+        Raises:
+            NotJSON: an event's data is not JSON.
+        """
+        events: list[Event] = []
+        for frame in frames:
+            try:
+                peek = _peek(frame.data)
+            except (msgspec.MsgspecError, RecursionError):
+                self._read(frame, events)
+                continue
+            shape = _DELTAS.get(peek.type)
+            if shape is None or peek.delta is None:
+                self._read(frame, events)
+                continue
+            here = (peek.type, peek.item_id, peek.output_index)
+            if here != self._last:
+                self._last_key = self._find(shape[1], peek.item_id or "", peek.output_index, events)
+                self._last = here
+            events.append(shape[0](peek.delta, self._last_key, peek.content_index))
+        return events
+
+    def close(self) -> list[Event]:
+        """The body ended. This wire says its end inside the stream, so there is nothing to add."""
+        return []
+
+    def _find(self, kind: str, item_id: str, output_index: int | None, events: list[Event]) -> int:
+        key = self._items.of_delta(kind, item_id, output_index)
+        if key is None:
+            key = self._items.open(kind, item_id, "", output_index)
+            events.append(ItemStarted(key, {"type": kind, **({"id": item_id} if item_id else {})}))
+        return key
+
+    def _read(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        if frame.data.strip() in (b"", b"[DONE]"):
+            return
+        try:
+            body = mapping(loads(frame.data))
+        except NotJSON:
+            if frame.type == "message" or frame.type.startswith("response."):
+                raise
+            body = {"message": frame.text[:2000]} if frame.type == "error" else {}
+        kind = string(body.get("type")) or (frame.type if frame.type != "message" else "")
+        self._last = None
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, body, events)
+        elif kind in _DONES:
+            self._text_done(kind, body, events)
+        elif frame.type == "error" or (not kind.startswith(("response.", "codex.")) and read_error(body)):
+            self._error(body, events)
+        else:
+            events.append(Other(kind, progress=kind in _PROGRESS))
+
+    def _started(self, body: dict[str, Any], events: list[Event]) -> None:
+        response = mapping(body.get("response"))
+        events.append(Started(string(response.get("id")) or None, string(response.get("model")) or None))
+
+    def _item_added(self, body: dict[str, Any], events: list[Event]) -> None:
+        item = mapping(body.get("item"))
+        if not item:
+            return
+        key = self._items.open(
+            string(item.get("type")),
+            string(item.get("id")),
+            string(item.get("call_id")),
+            integer(body.get("output_index")),
+        )
+        events.append(ItemStarted(key, item))
+
+    def _item_done(self, body: dict[str, Any], events: list[Event]) -> None:
+        item = mapping(body.get("item"))
+        if not item:
+            return
+        names = (string(item.get("id")), string(item.get("call_id")), integer(body.get("output_index")))
+        kind = string(item.get("type"))
+        key = self._items.of_done(kind, *names)
+        if key is None:
+            if kind in CALL_TYPES and self._items.is_known(names[1]):
+                return  # the same call once more
+            key = self._items.open(kind, *names)
+            events.append(ItemStarted(key, item))
+        self._items.name(key, *names)
+        self._items.close(key)
+        events.append(ItemDone(key, item))
+
+    def _text_done(self, kind: str, body: dict[str, Any], events: list[Event]) -> None:
+        name, sort, item_type = _DONES[kind]
+        text = body.get(name)
+        if not isinstance(text, str):
+            return
+        key = self._find(item_type, string(body.get("item_id")), integer(body.get("output_index")), events)
+        events.append(TextDone(text, sort, key, integer(body.get("content_index")) or 0))
+
+    def _terminal(self, body: dict[str, Any], events: list[Event]) -> None:
+        response = mapping(body.get("response"))
+        self._started(body, events)
+        if usage := read_usage(response.get("usage")):
+            events.append(UsageReport(usage))
+        events.append(finish(string(body.get("type")).removeprefix("response."), response))
+        self.over = True
+
+    def _error(self, body: dict[str, Any], events: list[Event]) -> None:
+        error = read_error(body) or ErrorInfo(
+            message=string(body.get("message")) or "an error without a message"
+        )
+        events.append(Finished("failed", error=error))
+        self.over = True
+
+
+_HANDLERS: dict[str, Callable[[Decoder, dict[str, Any], list[Event]], None]] = {
+    "response.created": Decoder._started,
+    "response.in_progress": Decoder._started,
+    "response.queued": Decoder._started,
+    "response.output_item.added": Decoder._item_added,
+    "response.output_item.done": Decoder._item_done,
+    "response.completed": Decoder._terminal,
+    "response.done": Decoder._terminal,
+    "response.incomplete": Decoder._terminal,
+    "response.failed": Decoder._terminal,
+    "response.cancelled": Decoder._terminal,
+    "response.error": Decoder._error,
+    "error": Decoder._error,
+}
+
+_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+def finish(status: str, response: dict[str, Any]) -> Finished:
+    """The verdict of a terminal event or of a whole response object."""
+    if status in ("failed", "cancelled"):
+        error = read_error({"error": response.get("error")})
+        return Finished("failed", error=error or ErrorInfo(code=status, message=f"the response was {status}"))
+    if status == "incomplete":
+        said = string(mapping(response.get("incomplete_details")).get("reason"))
+        return Finished("incomplete", reason=_REASONS.get(said, said) or None)
+    return Finished("completed")
+
+
+def read_usage(value: object) -> Usage | None:
+    """Usage of a Responses object, or None if it gave none."""
+    usage = mapping(value)
+    if not usage:
+        return None
+    return Usage(
+        input_tokens=integer(usage.get("input_tokens")),
+        output_tokens=integer(usage.get("output_tokens")),
+        total_tokens=integer(usage.get("total_tokens")),
+        cached_tokens=integer(mapping(usage.get("input_tokens_details")).get("cached_tokens")),
+        reasoning_tokens=integer(mapping(usage.get("output_tokens_details")).get("reasoning_tokens")),
+    )
+
+
+def read_body(data: bytes) -> list[Event]:
+    """Events of a whole (not streamed) response object: for servers that ignore `stream`.
+
+    Raises:
+        NotJSON: the body is not a JSON object of this wire.
+    """
+    body = mapping(loads(data))
+    if body.get("object") != "response" and not isinstance(body.get("output"), list):
+        if error := read_error(body):
+            return [Finished("failed", error=error)]
+        raise NotJSON("the body is JSON, but not a response object")
+    events: list[Event] = [Started(string(body.get("id")) or None, string(body.get("model")) or None)]
+    for key, item in enumerate(filter(None, map(mapping, sequence(body.get("output"))))):
+        events += [ItemStarted(key, item), ItemDone(key, item)]
+    if usage := read_usage(body.get("usage")):
+        events.append(UsageReport(usage))
+    status = string(body.get("status")) or "completed"
+    if status not in ("completed", "incomplete", "failed", "cancelled"):
+        raise NotJSON(f"the response is {status!r}, which is no end")
+    events.append(finish(status, body))
+    return events
+
+
+def encode(request: Request, model: str) -> dict[str, Any]:
+    """The JSON body of a streamed request."""
+    body: dict[str, Any] = {"model": model, "stream": True, "store": False}
+    if request.instructions:
+        body["instructions"] = request.instructions
+    body["input"] = to_items(request.messages)
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    for name, value in request.params.items():
+        if name == "response_format":
+            body["text"] = {**mapping(body.get("text")), "format": _format(value)}
+        elif name == "tool_choice":
+            body["tool_choice"] = _tool_choice(value)
+        elif name not in ("n", "stop", "seed"):
+            body[name] = value
+    return body
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool.get("type") == "function" and isinstance(tool.get("function"), dict):
+        return {"type": "function", **tool["function"]}
+    return tool
+
+
+def _tool_choice(choice: object) -> object:
+    inner = mapping(mapping(choice).get("function"))
+    return {"type": "function", "name": inner["name"]} if "name" in inner else choice
+
+
+def _format(value: object) -> object:
+    inner = mapping(mapping(value).get("json_schema"))
+    return {"type": "json_schema", **inner} if inner else value
