@@ -121,3 +121,7 @@ class Meter:
         """The answer is over; only the end of the body is awaited."""
         self._phase = "idle"
         self._limit = now + min(LINGER, self._clocks.idle)
+
+    def drain(self, now: float, seconds: float) -> None:
+        """Nothing is awaited any more but the end of the body."""
+        self._limit = now + seconds

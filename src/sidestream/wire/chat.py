@@ -203,9 +203,10 @@ class Decoder:
         return Finished("incomplete" if status == "incomplete" else "completed", reason=reason)
 
     def _failed(self, frame: ServerSentEvent, chunk: _Chunk, events: list[Event]) -> bool:
-        error = read_error(loads(frame.data))
+        body = loads(frame.data)
+        error = read_error(body)
         if error is None and frame.type == "error":
-            error = ErrorInfo(message=frame.text[:2000])
+            error = read_error({"error": body}) or ErrorInfo(message=frame.text[:2000])
         if error is None:
             return False
         reason = next((c.finish_reason for c in chunk.choices or () if c.finish_reason), None)

@@ -1,0 +1,435 @@
+"""The clients: what a program calls.
+
+Strategy: `Client` and `AsyncClient` turn arguments into a `Call` and hand it to a run (drivers.py); they hold
+the routes, the defaults and the connections, and nothing of a call. `complete` waits for the whole reply
+(held: every way back is sound, nothing partial leaks). `stream` lets you read along (live): text is never
+repeated or mixed, and when an answer has to begin anew you are told with a `Restarted` event.
+
+The two clients have the same methods with the same arguments; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .cancel import Cancel
+from .drivers import AsyncRun, Notify, Orders, Run, System
+from .errors import UsageError
+from .net import aio, sync
+from .recovery.clocks import Timeouts
+from .recovery.flow import Call
+from .recovery.policy import Policy
+from .reply import Reply
+from .route import Route
+from .routes.environment import routes_from_environment
+from .wire.events import StreamEvent, TextDelta
+from .wire.prompt import Request, from_input
+from .wire.sse import Limits
+
+if TYPE_CHECKING:
+    from .tasks.compression import Budget, Compaction
+
+__all__ = ["AsyncClient", "AsyncReplyStream", "Client", "ReplyStream"]
+
+Input = str | Iterable[Mapping[str, Any]]
+Timeout = Timeouts | float | None
+
+
+class _Settings:
+    """What both clients know: routes, defaults, and how a call is made of arguments."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        wire: str | None = None,
+        routes: Iterable[Route] | None = None,
+        timeout: Timeout = None,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+        cafile: str | None = None,
+        insecure: bool = False,
+        system: System | None = None,
+    ) -> None:
+        """Choose routes and defaults.
+
+        Args:
+            base_url: endpoint, for example "https://api.openai.com/v1". Default: the environment.
+            api_key: credential for `base_url`. Default: the environment's, if it belongs to that endpoint.
+            model: model name. Default: SIDESTREAM_MODEL or OPENAI_MODEL.
+            wire: "responses" or "chat". Default: by the endpoint.
+            routes: the routes to use, in order, instead of all of the above.
+            timeout: total seconds of a call, or `Timeouts`.
+            policy: how often and how long to recover.
+            limits: sizes in bytes above which an answer is given up.
+            cafile: file with the certificates to trust instead of the system's.
+            insecure: allow plain http with a credential to another machine.
+            system: clock and randomness, for tests.
+
+        Raises:
+            NoRoute: nothing to send a call to.
+            ConfigError: a route makes no sense.
+            UsageError: a timeout or limit makes no sense.
+        """
+        if routes is None:
+            self.routes = routes_from_environment(base_url, api_key, model, wire, insecure=insecure)
+        elif base_url or api_key or model or wire:
+            raise UsageError("pass either routes= or a single route's arguments, not both")
+        else:
+            self.routes = tuple(routes)
+        self._timeouts = Timeouts.of(timeout)
+        self._policy = policy or Policy()
+        self._limits = limits or Limits()
+        self._cafile = cafile
+        self._system = system or System()
+        self._open_pool()
+
+    def _open_pool(self) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(route.name for route in self.routes)})"
+
+    def _call(
+        self,
+        input: Input,
+        instructions: str,
+        tools: Iterable[Mapping[str, Any]],
+        model: str | None,
+        timeout: Timeout,
+        empty_is_failure: bool,
+        params: dict[str, Any],
+        *,
+        live: bool,
+    ) -> Call:
+        try:
+            messages = from_input(input)
+        except ValueError as error:
+            raise UsageError(f"the input makes no sense: {error}") from None
+        for name in ("stream", "messages", "background"):
+            if name in params:
+                raise UsageError(f"{name}= is not an argument of a call", hint=_INSTEAD[name])
+        routes = self.routes
+        if model and routes:  # a model belongs to its route and does not travel to the others
+            routes = (replace(routes[0], model=model, name=""), *routes[1:])
+        given = {name: value for name, value in params.items() if value is not None}
+        request = Request(messages, instructions, tuple(dict(tool) for tool in tools), given)
+        timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
+        return Call(request, routes, timeouts, self._policy, live, empty_is_failure, self._limits)
+
+
+_INSTEAD = {
+    "stream": "use client.stream(...) to read along and client.complete(...) to wait",
+    "messages": "pass the messages as the first argument",
+    "background": "background responses are not supported yet",
+}
+
+
+class Client(_Settings):
+    """Calls that block. One client may serve many threads; `with` closes its idle connections.
+
+    Arguments and errors: see `_Settings.__init__`.
+    """
+
+    def _open_pool(self) -> None:
+        self._pool = sync.Pool(self._cafile)
+
+    def complete(
+        self,
+        input: Input,
+        *,
+        instructions: str = "",
+        tools: Iterable[Mapping[str, Any]] = (),
+        model: str | None = None,
+        timeout: Timeout = None,
+        cancel: Cancel | None = None,
+        atomic: bool = False,
+        empty_is_failure: bool = False,
+        notify: Notify | None = None,
+        **params: Any,
+    ) -> Reply:
+        """Ask, and wait for the whole reply.
+
+        Args:
+            input: a string, chat-style messages, or Responses items.
+            instructions: a system message of its own.
+            tools: tools the model may call, in Chat or Responses form.
+            model: another model on the main route, for this call.
+            timeout: total seconds, or `Timeouts`; default: the client's.
+            cancel: a token that may stop the call.
+            atomic: ignore interrupts of that token; cancels and deadlines still count.
+            empty_is_failure: treat a complete but empty answer as a fault.
+            notify: called with a `Recovering` each time a fault is recovered from.
+            params: request fields, for example temperature=0, max_output_tokens=200.
+
+        Returns:
+            a reply whose status is "complete", or "incomplete" if a token limit ended it.
+
+        Raises:
+            StreamDropped, ProviderError, DeadlineExceeded: with the partial reply and the ledger.
+            UsageError: the input or a setting makes no sense.
+            Cancelled: the call was stopped.
+        """
+        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=False)
+        run = Run(call, self._pool, self._system, Orders(cancel, atomic, notify))
+        for _ in run.events():
+            raise RuntimeError("a held call delivers no events")
+        return _reply_of(run)
+
+    def stream(
+        self,
+        input: Input,
+        *,
+        instructions: str = "",
+        tools: Iterable[Mapping[str, Any]] = (),
+        model: str | None = None,
+        timeout: Timeout = None,
+        cancel: Cancel | None = None,
+        atomic: bool = False,
+        empty_is_failure: bool = False,
+        notify: Notify | None = None,
+        **params: Any,
+    ) -> ReplyStream:
+        """Ask, and read along: `with client.stream(...) as stream: for event in stream: ...`.
+
+        Arguments as for `complete`. The request is sent when iteration begins.
+        """
+        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=True)
+        return ReplyStream(Run(call, self._pool, self._system, Orders(cancel, atomic, notify)))
+
+    def compress(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        budget: Budget | int,
+        timeout: Timeout = None,
+        cancel: Cancel | None = None,
+        notify: Notify | None = None,
+    ) -> Compaction:
+        """Shorten a conversation with a summary by this client's model. See `sidestream.tasks.compression`.
+
+        Args:
+            messages: chat-style messages or Responses items.
+            budget: a `Budget`, or a number of tokens.
+
+        Returns:
+            the compacted conversation, or the untouched one with a notice if the model cannot be reached.
+        """
+        from .tasks import compression  # the one door upwards: a task is built on its client
+
+        def ask(prompt: list[dict[str, Any]]) -> str:
+            return self.complete(
+                prompt, timeout=timeout, cancel=cancel, atomic=True, empty_is_failure=True, notify=notify
+            ).text
+
+        return compression.compress(list(messages), budget=budget, complete=ask)
+
+    def close(self) -> None:
+        """Close idle connections. Calls in flight keep theirs."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if pool := getattr(self, "_pool", None):
+            pool.close()
+
+
+class ReplyStream:
+    """A reply being read. A context manager: leaving it closes the connection at once.
+
+    Iterate it for events, or `text()` for the text alone. `reply` is the reply so far, and the finished one
+    after the last event.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._events: Generator[StreamEvent, None, Reply] | None = None
+
+    def __enter__(self) -> Self:
+        if self._events is not None:
+            raise UsageError("a stream is read once", hint="call client.stream(...) again")
+        self._events = self._run.events()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Generator[StreamEvent, None, Reply]:
+        if self._events is None:
+            raise UsageError("a stream is read inside `with`", hint="with client.stream(...) as stream:")
+        return self._events
+
+    def text(self) -> Generator[str, None, None]:
+        """The pieces of the final answer's text.
+
+        Raises:
+            StreamDropped: the answer had to begin anew, which text alone cannot show.
+        """
+        for event in self:
+            if isinstance(event, TextDelta):
+                yield event.delta
+
+    @property
+    def reply(self) -> Reply:
+        """The reply as it stands; its status is "dropped" until it is finished."""
+        return _reply_of(self._run)
+
+    def cancel(self) -> None:
+        """Stop the call, from any thread: the reader gets `Cancelled`."""
+        self._run.stop()
+
+    def close(self) -> None:
+        """Read no further and close the connection."""
+        if self._events is not None:
+            self._events.close()
+
+
+class AsyncClient(_Settings):
+    """Calls for asyncio. `async with` keeps connections between calls and closes them at its end.
+
+    Arguments and errors: see `_Settings.__init__`.
+    """
+
+    def _open_pool(self) -> None:
+        self._pool = aio.Pool(self._cafile)
+
+    async def complete(
+        self,
+        input: Input,
+        *,
+        instructions: str = "",
+        tools: Iterable[Mapping[str, Any]] = (),
+        model: str | None = None,
+        timeout: Timeout = None,
+        cancel: Cancel | None = None,
+        atomic: bool = False,
+        empty_is_failure: bool = False,
+        notify: Notify | None = None,
+        **params: Any,
+    ) -> Reply:
+        """Ask, and wait for the whole reply. As `Client.complete`."""
+        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=False)
+        run = AsyncRun(call, self._pool, self._system, Orders(cancel, atomic, notify))
+        async for _ in run.events():
+            raise RuntimeError("a held call delivers no events")
+        return _reply_of(run)
+
+    def stream(
+        self,
+        input: Input,
+        *,
+        instructions: str = "",
+        tools: Iterable[Mapping[str, Any]] = (),
+        model: str | None = None,
+        timeout: Timeout = None,
+        cancel: Cancel | None = None,
+        atomic: bool = False,
+        empty_is_failure: bool = False,
+        notify: Notify | None = None,
+        **params: Any,
+    ) -> AsyncReplyStream:
+        """Ask, and read along: `async with client.stream(...) as stream: async for event in stream: ...`."""
+        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=True)
+        return AsyncReplyStream(call, self._pool, self._system, Orders(cancel, atomic, notify))
+
+    async def compress(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        budget: Budget | int,
+        timeout: Timeout = None,
+        cancel: Cancel | None = None,
+        notify: Notify | None = None,
+    ) -> Compaction:
+        """Shorten a conversation with a summary by this client's model. As `Client.compress`."""
+        from .tasks import compression  # the one door upwards: a task is built on its client
+
+        async def ask(prompt: list[dict[str, Any]]) -> str:
+            reply = await self.complete(
+                prompt, timeout=timeout, cancel=cancel, atomic=True, empty_is_failure=True, notify=notify
+            )
+            return reply.text
+
+        return await compression.acompress(list(messages), budget=budget, complete=ask)
+
+    async def close(self) -> None:
+        """Close idle connections. Calls in flight keep theirs."""
+        self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        await self._pool.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pool.__aexit__(kind, error, trace)
+
+
+class AsyncReplyStream:
+    """A reply being read. An async context manager: leaving it closes the connection at once."""
+
+    def __init__(self, call: Call, pool: aio.Pool, system: System, orders: Orders) -> None:
+        self._args = (call, pool, system, orders)
+        self._run: AsyncRun | None = None
+        self._events: AsyncGenerator[StreamEvent, None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._run is not None:
+            raise UsageError("a stream is read once", hint="call client.stream(...) again")
+        self._run = AsyncRun(*self._args)
+        self._events = self._run.events()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncGenerator[StreamEvent, None]:
+        if self._events is None:
+            raise UsageError(
+                "a stream is read inside `async with`", hint="async with client.stream(...) as stream:"
+            )
+        return self._events
+
+    async def text(self) -> AsyncGenerator[str, None]:
+        """The pieces of the final answer's text."""
+        async for event in self:
+            if isinstance(event, TextDelta):
+                yield event.delta
+
+    @property
+    def reply(self) -> Reply:
+        """The reply as it stands; its status is "dropped" until it is finished."""
+        return _reply_of(self._run)
+
+    def cancel(self) -> None:
+        """Stop the call, from any thread: the reader gets `Cancelled`."""
+        if self._run is not None:
+            self._run.stop()
+
+    async def close(self) -> None:
+        """Read no further and close the connection."""
+        if self._events is not None:
+            await self._events.aclose()
+
+
+def _reply_of(run: Run | AsyncRun | None) -> Reply:
+    if run is None or run.exchange is None:
+        return Reply("dropped")
+    return run.reply or run.exchange.assembler.reply("dropped")

@@ -1,0 +1,176 @@
+"""What the sync and async halves share: call time, requests, answers, proxies.
+
+`CallClock` is a clock that stops while the consumer has the stream. `FAILURES` are the exceptions a broken
+exchange can end with; anything else is a bug of ours and is left to surface.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+import httpcore2
+
+from ..errors import ConfigError
+from ..route import Route
+from ..wire._json import NotJSON
+from ..wire.sse import LimitExceeded
+
+__all__ = [
+    "BODY_LIMIT",
+    "FAILURES",
+    "CallClock",
+    "Opened",
+    "Proxy",
+    "http_request",
+    "lower_headers",
+    "proxy_for",
+]
+
+FAILURES = (
+    httpcore2.NetworkError,
+    httpcore2.TimeoutException,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.ConnectionNotAvailable,
+    OSError,
+    NotJSON,
+    LimitExceeded,
+)
+
+# Of an answer that is no stream (an error page, say), this much is read.
+BODY_LIMIT = 64 * 1024
+IDLE_SECONDS = 30.0
+IDLE_PER_ORIGIN = 8
+
+
+class CallClock:
+    """Call time: monotonic seconds without the spans in which the consumer had the stream."""
+
+    __slots__ = ("_clock", "_paused", "_since")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._paused = 0.0
+        self._since: float | None = None
+
+    def now(self) -> float:
+        return (self._clock() if self._since is None else self._since) - self._paused
+
+    def pause(self) -> None:
+        self._since = self._clock()
+
+    def resume(self) -> None:
+        if self._since is not None:
+            self._paused += self._clock() - self._since
+            self._since = None
+
+    @property
+    def paused(self) -> bool:
+        return self._since is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Status and headers (names in lower case) of an answer."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An http proxy from the environment. `auth` is the Proxy-Authorization value, or ""."""
+
+    host: str
+    port: int
+    auth: str = ""
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.host}:{self.port})"
+
+    def tunnel(self, route: Route) -> httpcore2.Request:
+        """The CONNECT request for a route's origin."""
+        place = f"{route.host}:{route.port}"
+        headers = {"Host": place, **self.headers()}
+        url = httpcore2.URL(scheme=b"http", host=self.host.encode(), port=self.port, target=place.encode())
+        return httpcore2.Request(b"CONNECT", url, headers=_encode(headers))
+
+    def headers(self) -> dict[str, str]:
+        return {"Proxy-Authorization": self.auth} if self.auth else {}
+
+
+def proxy_for(route: Route) -> Proxy | None:
+    """The proxy the environment names for this route (`https_proxy`, `no_proxy`, ...), or None.
+
+    Raises:
+        ConfigError: the proxy's URL makes no sense, or it is not an http proxy.
+    """
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # heavy, and rarely needed
+
+    found = getproxies()
+    url = found.get(route.scheme) or found.get("all")
+    if not url or proxy_bypass(route.host):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    hint = "unset the proxy variable, or add the host to no_proxy"
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigError(f"the proxy for {route.host} is not an http:// proxy", hint=hint)
+    try:
+        port = parts.port or 80
+    except ValueError as error:
+        raise ConfigError(f"the proxy for {route.host} has no usable port: {error}", hint=hint) from None
+    auth = ""
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        auth = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, port, auth)
+
+
+def http_request(route: Route, body: bytes, proxy: Proxy | None) -> httpcore2.Request:
+    """The POST of one attempt. Through a proxy, plain http names the whole URL (RFC 9112, 3.2.2)."""
+    headers = {**route.request_headers(), "Content-Length": str(len(body))}
+    target = route.target
+    if proxy and route.scheme == "http":
+        target = f"{route.origin}{target}"
+        headers |= proxy.headers()
+    url = httpcore2.URL(
+        scheme=route.scheme.encode(), host=route.host.encode(), port=route.port, target=target.encode()
+    )
+    return httpcore2.Request(b"POST", url, headers=_encode(headers), content=body)
+
+
+def origin_of(route: Route) -> httpcore2.Origin:
+    return httpcore2.Origin(route.scheme.encode(), route.host.encode(), route.port)
+
+
+def lower_headers(response: httpcore2.Response) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+
+
+def _encode(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def tls_context(cafile: str | None) -> ssl.SSLContext:
+    """Verifying TLS, 1.2 or newer, by the system's certificates or those in `cafile`.
+
+    Raises:
+        ConfigError: `cafile` cannot be read.
+    """
+    if cafile is None:
+        context = httpcore2.default_ssl_context()
+    else:
+        try:
+            context = ssl.create_default_context(cafile=cafile)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"cannot use the certificates in {cafile}: {error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,375 @@
+"""Blocking connections that wait exactly as long as a call allows and can be severed from any thread.
+
+Strategy: no watchdog. Before each blocking step the stream asks its call's `Watch` how long is left and lets
+the kernel keep that time; when another thread stops the call, `Watch.stop` wakes whatever the owner waits
+for: it sets the event of a sleep or a name lookup and `shutdown()`s the socket of a connect, handshake,
+write or read. Only the owner closes. (A file descriptor closed under a blocked thread can be reused by
+another file at once; that has written TLS records into databases.) A lock keeps sever and close apart.
+
+An idle connection has no owner until the next call takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import httpcore2
+
+from ..recovery.clocks import Meter
+from ..route import Route
+from .common import (
+    BODY_LIMIT,
+    IDLE_PER_ORIGIN,
+    IDLE_SECONDS,
+    CallClock,
+    Opened,
+    Proxy,
+    http_request,
+    lower_headers,
+    origin_of,
+    proxy_for,
+    tls_context,
+)
+
+__all__ = ["Lane", "Pool", "Watch"]
+
+# How long a connect in progress may go without looking whether the call was stopped.
+_SLICE = 0.02
+_CHUNK = 65536
+
+
+class Watch:
+    """How long the owner of a call may still wait, and the hand that ends it early."""
+
+    def __init__(self, clock: CallClock) -> None:
+        self.clock = clock
+        self.meter: Meter | None = None
+        self.stopped: Literal["cancel", "interrupt"] | None = None
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+
+    def stop(self, kind: Literal["cancel", "interrupt"]) -> None:
+        """End the call, from any thread. The owner learns it at once, whatever it waits for."""
+        with self._lock:
+            self.stopped = self.stopped or kind
+            stream = self._stream
+        self._wake.set()
+        if stream is not None:
+            stream.sever()
+
+    def attach(self, stream: Stream | None) -> None:
+        """The connection the owner now waits on."""
+        with self._lock:
+            self._stream = stream
+            stopped = self.stopped
+        if stopped and stream is not None:
+            stream.sever()
+
+    def left(self) -> float:
+        """Seconds the owner may still wait for this step.
+
+        Raises:
+            httpcore2.ReadTimeout: none are left.
+            httpcore2.ReadError: the call was stopped.
+        """
+        if self.stopped:
+            raise httpcore2.ReadError("the call was stopped")
+        if self.meter is None:
+            raise RuntimeError("a call waits only under a meter")
+        left = self.meter.due - self.clock.now()
+        if left <= 0:
+            raise httpcore2.ReadTimeout("no time is left")
+        return left
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, or until the call is stopped."""
+        self._wake.wait(seconds)
+
+    def until(self, done: threading.Event) -> None:
+        """Wait for `done` under the meter; the one who sets it calls `nudge` after."""
+        while not done.is_set():
+            self._wake.wait(self.left())
+            if not self.stopped:
+                self._wake.clear()
+
+    def nudge(self) -> None:
+        self._wake.set()
+
+
+class Stream(httpcore2.NetworkStream):
+    """A socket under a `Watch`. httpcore2's own timeout arguments are ignored: the call's clocks rule."""
+
+    def __init__(self, sock: socket.socket, watch: Watch) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._closed = False
+        self.watch = watch
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        del timeout
+        self._sock.settimeout(self.watch.left())
+        try:
+            return self._sock.recv(max_bytes)
+        except TimeoutError:
+            raise httpcore2.ReadTimeout("the provider was silent") from None
+        except OSError as error:
+            raise httpcore2.ReadError(_words(error)) from error
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        del timeout
+        view = memoryview(buffer)
+        while view:
+            self._sock.settimeout(self.watch.left())
+            try:
+                view = view[self._sock.send(view) :]
+            except TimeoutError:
+                raise httpcore2.WriteTimeout("the provider did not take the request") from None
+            except OSError as error:
+                raise httpcore2.WriteError(_words(error)) from error
+
+    def handshake(self, context: ssl.SSLContext, host: str) -> None:
+        """Start TLS on this connection."""
+        with self._lock:
+            self._sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
+        self._sock.settimeout(self.watch.left())
+        try:
+            self._sock.do_handshake()
+        except TimeoutError:
+            raise httpcore2.ConnectTimeout("the TLS handshake took too long") from None
+        except OSError as error:
+            raise httpcore2.ConnectError(f"TLS: {_words(error)}") from error
+
+    def sever(self) -> None:
+        """Make every read and write of the owner end now. Any thread may; only the owner closes."""
+        with self._lock:
+            if not self._closed:
+                with contextlib.suppress(OSError):
+                    # Not the method of SSLSocket, which would also drop the TLS state under its owner.
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._sock.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "socket":
+            return self._sock
+        if info == "is_readable":
+            return self._closed or _is_readable(self._sock)
+        if info == "ssl_object":
+            return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+        return None
+
+
+class Lane:
+    """One connection to one origin, used by one call at a time."""
+
+    def __init__(self, route: Route, stream: Stream, proxy: Proxy | None) -> None:
+        self.origin = route.origin
+        self._stream = stream
+        self._proxy = proxy
+        self._http = httpcore2.HTTP11Connection(origin_of(route), stream, keepalive_expiry=IDLE_SECONDS)
+        self._response: httpcore2.Response | None = None
+
+    def post(self, route: Route, body: bytes) -> Opened:
+        """Send the request, wait for the answer's headers."""
+        self._response = self._http.handle_request(http_request(route, body, self._proxy))
+        return Opened(self._response.status, lower_headers(self._response))
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it arrives."""
+        return iter(self._body().stream)  # type: ignore[arg-type]  # sync by construction
+
+    def rest(self) -> bytes:
+        """The body, at most BODY_LIMIT bytes of it."""
+        held = b""
+        for chunk in self.chunks():
+            held += chunk
+            if len(held) >= BODY_LIMIT:
+                break
+        return held[:BODY_LIMIT]
+
+    def take(self, watch: Watch) -> None:
+        """This call now owns the connection."""
+        self._stream.watch = watch
+        watch.attach(self._stream)
+
+    def is_reusable(self) -> bool:
+        return self._http.is_available() and not self._http.has_expired()
+
+    def finish(self) -> bool:
+        """The exchange is over. True if the connection can serve another."""
+        if self._response is not None:
+            self._body().close()
+            self._response = None
+        return self._http.is_available()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _body(self) -> httpcore2.Response:
+        if self._response is None:
+            raise RuntimeError("nothing was sent on this connection")
+        return self._response
+
+
+class Pool:
+    """Opens connections and keeps finished ones for the next call: at most 8 per origin, for 30 s."""
+
+    def __init__(self, cafile: str | None = None) -> None:
+        self._cafile = cafile
+        self._context: ssl.SSLContext | None = None
+        self._idle: dict[str, list[Lane]] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def open(self, route: Route, watch: Watch) -> Lane:
+        """A connection for this route, kept or new, owned by the caller until `keep` or `close`."""
+        lane = self._kept(route.origin)
+        if lane is not None:
+            lane.take(watch)
+            return lane
+        proxy = proxy_for(route)
+        host, port = (proxy.host, proxy.port) if proxy else (route.host, route.port)
+        stream = Stream(_connect(host, port, watch), watch)
+        watch.attach(stream)
+        try:
+            if route.scheme == "https":
+                if proxy:
+                    _tunnel(proxy, route, stream)
+                stream.handshake(self._tls(), route.host)
+        except BaseException:
+            stream.close()
+            raise
+        return Lane(route, stream, proxy)
+
+    def keep(self, lane: Lane) -> None:
+        """Give a finished connection back."""
+        with self._lock:
+            idle = self._idle.setdefault(lane.origin, [])
+            idle.append(lane)
+            surplus = idle.pop(0) if len(idle) > IDLE_PER_ORIGIN else None
+        if surplus is not None:
+            surplus.close()
+
+    def close(self) -> None:
+        """Close what is idle. Connections in use belong to their calls."""
+        with self._lock:
+            lanes = [lane for idle in self._idle.values() for lane in idle]
+            self._idle.clear()
+        for lane in lanes:
+            lane.close()
+
+    def _kept(self, origin: str) -> Lane | None:
+        while True:
+            with self._lock:
+                if self._pid != os.getpid():  # a fork shares sockets with its parent: they are not ours
+                    self._idle, self._pid = {}, os.getpid()
+                idle = self._idle.get(origin)
+                lane = idle.pop() if idle else None
+            if lane is None or lane.is_reusable():
+                return lane
+            lane.close()
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = tls_context(self._cafile)
+        return self._context
+
+
+def _connect(host: str, port: int, watch: Watch) -> socket.socket:
+    """A connected socket, the addresses tried one after the other, each with its share of the time."""
+    addresses = _resolve(host, port, watch)
+    problem: OSError = OSError("the name has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _await_connect(sock, address, watch.left() / (len(addresses) - number), watch)
+            return sock
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+    if isinstance(problem, TimeoutError):
+        raise httpcore2.ConnectTimeout(f"{host}:{port} does not answer")
+    raise httpcore2.ConnectError(f"{host}:{port}: {_words(problem)}") from problem
+
+
+def _await_connect(sock: socket.socket, address: Any, seconds: float, watch: Watch) -> None:
+    code = sock.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        raise OSError(code, os.strerror(code))
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_WRITE)
+        waited = 0.0
+        while not selector.select(_SLICE):
+            waited += _SLICE
+            if waited >= seconds:
+                raise TimeoutError
+            watch.left()
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
+    """Addresses of a host. The lookup blocks in C and heeds nobody, so it gets a thread of its own."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found: list[Any] = []
+    problem: list[Exception] = []
+    done = threading.Event()
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            problem.append(error)
+        finally:
+            done.set()
+            watch.nudge()
+
+    threading.Thread(target=look_up, name="sidestream-lookup", daemon=True).start()
+    watch.until(done)
+    if problem:
+        raise httpcore2.ConnectError(f"cannot look up {host}: {_words(problem[0])}")
+    return found
+
+
+def _tunnel(proxy: Proxy, route: Route, stream: Stream) -> None:
+    origin = httpcore2.Origin(b"http", proxy.host.encode(), proxy.port)
+    response = httpcore2.HTTP11Connection(origin, stream).handle_request(proxy.tunnel(route))
+    if not 200 <= response.status < 300:
+        raise httpcore2.ProxyError(f"the proxy {proxy.host}:{proxy.port} answered {response.status}")
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether an idle connection has something to say, which can only be goodbye."""
+    with selectors.DefaultSelector() as selector:
+        try:
+            selector.register(sock, selectors.EVENT_READ)
+        except (OSError, ValueError):
+            return True
+        return bool(selector.select(0))
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(
+        error
+    ).__name__
