@@ -1,0 +1,102 @@
+"""`sidestream demo`: a real model's stream, cut on purpose, coming back whole; then compression.
+
+The lab stands as a proxy between the client and the embedded model. The model's answer is cut in the middle
+twice, the second time with a clean end that looks like success to other clients; the text on stdout still
+comes out once and whole, and is compared with an uncut run of the same model.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import click
+
+from ..client import Client
+from ..lab import Fault, Lab, Plan
+from ..local import LocalModel
+from ..recovery.policy import Backoff, Policy
+from ..reply import Reply
+from ..tasks.compression import Budget
+from ..tasks.compression import compress as compress_conversation
+from ..wire.events import Recovering, Restarted, TextDelta
+from .options import output_options
+from .terminal import Story, as_json, reply_json, write
+
+__all__ = ["demo"]
+
+PROMPT = "Explain in four sentences why the sky is blue."
+CUTS = (Fault.cut(after_event=24), Fault.end(after_event=48))
+
+
+@click.command("demo")
+@click.argument("prompt", default=PROMPT)
+@click.option("--max-tokens", type=click.IntRange(16, 512), default=96, show_default=True)
+@output_options
+def demo(prompt: str, max_tokens: int, json: bool, quiet: bool) -> None:
+    """Break a real model's stream on purpose and watch it finish. Needs no key and no network after setup."""
+    story = Story(quiet or json)
+    story.say("1. A real model: SmolLM2-135M in llama.cpp, a child process on this machine.", "bold")
+    with LocalModel(progress=story.say) as model:
+        upstream = model.url.removesuffix("/v1")
+        with Lab(upstream=upstream, plan=Plan(CUTS)) as lab:
+            story.say(f"2. The lab in between, at {lab.url}, cuts the answer twice.\n", "bold")
+            reply, restarts = _ask(Client(lab.url, **_settings(model)), prompt, max_tokens, story, json=json)
+            requests = len(lab.requests)
+        story.ledger(reply.attempts)
+        story.say("\n3. The same question, straight to the model, uncut.", "bold")
+        with Client(model.url, **_settings(model)) as client:
+            uncut = client.complete(prompt, max_output_tokens=max_tokens, temperature=0, seed=1)
+    same = uncut.text == reply.text
+    story.say(
+        f"   Cut {requests - 1} times, {requests} requests, the text is the same: {'yes' if same else 'NO'}.",
+        "green" if same else "red",
+    )
+    compaction = _compress(story)
+    if json:
+        write(
+            as_json(
+                {
+                    "reply": reply_json(reply),
+                    "cuts": requests - 1,
+                    "restarts_announced": restarts,
+                    "same_as_uncut": same,
+                    "compression": compaction,
+                }
+            )
+        )
+    if not same or requests < 2:
+        raise SystemExit(1)
+
+
+def _settings(model: LocalModel) -> dict[str, Any]:
+    policy = Policy(backoff=Backoff(base=0.2))
+    return {"api_key": model.api_key, "model": model.model, "wire": "chat", "policy": policy}
+
+
+def _ask(client: Client, prompt: str, max_tokens: int, story: Story, *, json: bool) -> tuple[Reply, int]:
+    restarts = 0
+    with client, client.stream(prompt, max_output_tokens=max_tokens, temperature=0, seed=1) as stream:
+        for event in stream:
+            if isinstance(event, TextDelta) and not json:
+                write(event.delta)
+            elif isinstance(event, Recovering):
+                story.recovering(event)
+            elif isinstance(event, Restarted):
+                restarts += 1
+                story.say(f"the answer begins anew: {event.reason}", "yellow")
+        if not json:
+            write("\n")
+        return stream.reply, restarts
+
+
+def _compress(story: Story) -> dict[str, object]:
+    """The bundled agent conversation, without a model: an embedded one this small would invent things."""
+    story.say("\n4. An agent's conversation, compressed by quoting (no model invents anything here).", "bold")
+    sample = files("sidestream.tasks.compression") / "samples" / "agent-session.json"
+    done = compress_conversation(sample.read_bytes(), budget=Budget(ratio=0.3))
+    story.say(
+        f"   {done.messages_before} → {done.messages_after} messages, "
+        f"{done.chars_before:,} → {done.chars_after:,} characters. {done.notice}"
+    )
+    return {"method": done.method, "chars_before": done.chars_before, "chars_after": done.chars_after}

@@ -1,0 +1,111 @@
+"""Which answer a request gets: the model list, the next script, or the upstream's; and which faults go with
+it.
+
+Model endpoints (paths of the known wires) count as attempts and are what answers and plans go by. The
+model list and unknown paths are answered plainly, so that a client's probing never shifts a plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import script
+from .play import Player
+from .record import wire_of
+from .script import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .connection import Connection, Incoming
+    from .plan import Plan
+    from .record import Log, Request
+
+    Answers = Script | Sequence[Script] | Callable[[Request], Script]
+
+__all__ = ["Service", "counts"]
+
+_MODEL_WIRES = ("responses", "chat", "messages")
+
+
+def counts(incoming: Incoming) -> bool:
+    """Whether a request is an attempt at a model endpoint."""
+    return wire_of(incoming.target) in _MODEL_WIRES
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Answers requests on the lab's loop.
+
+    Attributes:
+        answers: what to say; None when there is an upstream.
+        plan: what goes wrong.
+        log: where it is noted.
+        models: ids in the model list.
+        stall: seconds until an endless stall ends.
+        upstream: base of the real server, or "".
+        refuse: stops listening, for seconds or until told.
+    """
+
+    answers: Answers | None
+    plan: Plan
+    log: Log
+    models: tuple[str, ...]
+    stall: float
+    upstream: str
+    refuse: Callable[[float | None], None]
+
+    async def answer(self, incoming: Incoming, record: Request, link: Connection) -> bool:
+        """Answer one request. True: the connection may be used again."""
+        faults = self.plan.at(record.attempt) if record.attempt >= 0 else ()
+
+        def player(answer: Script) -> Player:
+            return Player(
+                link,
+                answer,
+                faults,
+                note=lambda **changes: self.log.update(record.index, **changes),
+                limit=self.stall,
+                http10=incoming.http10,
+                refuse=self.refuse,
+            )
+
+        if self.upstream:
+            return await self._forward(incoming, player) and incoming.keep_alive
+        return await player(self._script(record)).play() and incoming.keep_alive
+
+    async def _forward(self, incoming: Incoming, player: Callable[[Script], Player]) -> bool:
+        from . import proxy
+
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                head, events = await stack.enter_async_context(proxy.forward(self.upstream, incoming))
+            except proxy.UpstreamFailed as failed:
+                return await player(script.error(502, {"error": {"message": str(failed)}})).play()
+            playing = player(head)
+            try:
+                return await playing.play(events)
+            except proxy.UpstreamFailed:
+                await playing.link.close()  # what broke upstream breaks here: no legal end
+                return False
+
+    def _script(self, record: Request) -> Script:
+        if record.attempt < 0:
+            return self._plain(record)
+        if isinstance(self.answers, Script):
+            return self.answers
+        if callable(self.answers):
+            return self.answers(record)
+        scripts = self.answers or ()
+        return scripts[min(record.attempt, len(scripts) - 1)]
+
+    def _plain(self, record: Request) -> Script:
+        if record.wire == "models":
+            entries = [
+                {"id": name, "object": "model", "created": 0, "owned_by": "lab"} for name in self.models
+            ]
+            return script.json({"object": "list", "data": entries})
+        message = f"no such endpoint: {record.method} {record.path}"
+        return script.error(404, {"error": {"message": message, "type": "invalid_request_error"}})
