@@ -100,7 +100,7 @@ class ProviderError(CallFailed):
     Attributes:
         status: HTTP status, or None when the error arrived inside a stream.
         code: the provider's own error code, or "".
-        retry_at: seconds from the failure after which the provider said to come back, or None.
+        retry_at: Unix time in seconds at which the provider said to come back, or None.
         request_id: the provider's id of the failed request, or "".
     """
 
@@ -114,7 +114,7 @@ class ProviderError(CallFailed):
 
     @property
     def retry_at(self) -> float | None:
-        return self.fault.retry_after
+        return self.fault.retry_at
 
     @property
     def request_id(self) -> str:

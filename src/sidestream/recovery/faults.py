@@ -311,6 +311,10 @@ _PARAMETER = re.compile(
 def from_exception(error: BaseException, *, clock: str = "") -> Fault:
     """The fault an exception of the network layer or a decoder means; unknown ones count as a drop."""
     kind = next((EXCEPTIONS[c.__name__] for c in type(error).__mro__ if c.__name__ in EXCEPTIONS), K.DROPPED)
+    if kind is K.STALLED and clock == "total":
+        kind = K.DEADLINE
+    if kind is K.STALLED and clock == "total":
+        kind = K.DEADLINE
     return Fault(kind, _line(str(error) or type(error).__name__), clock=clock)
 
 
@@ -337,7 +341,7 @@ def from_rejection(status: int, headers: Mapping[str, str], body: bytes) -> Faul
         )
     if text[:1] == "<":
         return replace(
-            Fault(_by_status(status), f"HTTP {status} with an HTML page{_title(text)}", status=status),
+            Fault(_by_status(status), _line(f"HTTP {status} with an HTML page{_title(text)}"), status=status),
             retry_after=retry_after(headers),
         )
     try:
@@ -403,7 +407,7 @@ def _seconds(text: str, scale: float) -> float | None:
 def _until(date: str, now: str) -> float | None:
     try:
         seconds = (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, seconds)
 
