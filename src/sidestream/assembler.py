@@ -151,7 +151,7 @@ class Assembler:
 
     def _started_item(self, event: ItemStarted) -> Iterable[StreamEvent]:
         self._slots[event.index] = _Slot(event.item, event.choice)
-        if event.item.get("type") in _CALLS:
+        if self._slots[event.index].kind in _CALLS:
             self.progressed = True
         return _NONE
 
@@ -187,7 +187,7 @@ class Assembler:
         """A call without the arguments its tool cannot do without is no finished call."""
         return (
             item.get("type") == "function_call"
-            and item.get("name") in self._needs_arguments
+            and str(item.get("name", "")) in self._needs_arguments
             and not str(item.get("arguments") or "").strip()
         )
 
@@ -398,7 +398,6 @@ def _parts(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _reasoning_text(item: dict[str, Any]) -> str:
-    parts = [*(item.get("summary") or []), *(item.get("content") or [])]
-    return "".join(
-        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
+    lists = [value for value in (item.get("summary"), item.get("content")) if isinstance(value, list)]
+    parts = [part for value in lists for part in value if isinstance(part, dict)]
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .cancel import Cancel
 from .drivers import AsyncRun, Notify, Orders, Run, System
 from .errors import UsageError
-from .net import aio, sync
+from .net import sync
 from .recovery.clocks import Timeouts
 from .recovery.flow import Call
 from .recovery.policy import Policy
@@ -30,6 +30,7 @@ from .wire.prompt import Request, from_input
 from .wire.sse import Limits
 
 if TYPE_CHECKING:
+    from .net import aio
     from .tasks.compression import Budget, Compaction
 
 __all__ = ["AsyncClient", "AsyncReplyStream", "Client", "ReplyStream"]
@@ -305,6 +306,8 @@ class AsyncClient(_Settings):
     """
 
     def _open_pool(self) -> None:
+        from .net import aio  # brings asyncio, which a sync program need not load
+
         self._pool = aio.Pool(self._cafile)
 
     async def complete(

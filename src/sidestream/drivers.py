@@ -11,15 +11,15 @@ Not here: decisions. If a line here asks what a fault means, it is in the wrong 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .cancel import Cancel, Kind
-from .net import aio, sync
+from .net import sync
 from .net.common import FAILURES, CallClock
 from .recovery.clocks import Meter
 from .recovery.exchange import Exchange
@@ -27,6 +27,9 @@ from .recovery.faults import from_exception
 from .recovery.flow import Broke, Call, Ended, Outcome, Rejected, Send, Sleep, Stopped, Tell, Woke, flow
 from .reply import Reply
 from .wire.events import Recovering, StreamEvent
+
+if TYPE_CHECKING:
+    from .net import aio  # loaded with the first AsyncClient: asyncio is heavy, and a sync program has no use
 
 __all__ = ["AsyncRun", "Run", "System"]
 
@@ -203,8 +206,8 @@ class AsyncRun:
         self._pool = pool
         self._system = system
         self._orders = orders
-        self._clock = CallClock(asyncio.get_running_loop().time)
-        self._alarm = aio.Alarm(self._clock)
+        self._alarm = pool.alarm()
+        self._clock = self._alarm.clock
         self._outcome: Outcome | None = None
         self.exchange: Exchange | None = None
         self.reply: Reply | None = None
@@ -244,7 +247,7 @@ class AsyncRun:
             return
         if isinstance(action, Sleep):
             with contextlib.suppress(*FAILURES), self._alarm.guard(None):
-                await asyncio.sleep(action.seconds)
+                await self._alarm.sleep(action.seconds)
         else:
             self._orders.tell(action.notice)
             if self._call.live:
@@ -262,6 +265,7 @@ class AsyncRun:
             with self._alarm.guard(meter):
                 lane = await self._pool.open(send.route, self._alarm)
                 meter.connected(self._clock.now())
+                self._alarm.rearm()
                 opened = await lane.post(send.route, send.body)
                 if not 200 <= opened.status < 300:
                     self._outcome = Rejected(
@@ -296,6 +300,7 @@ class AsyncRun:
             events = exchange.feed(chunk)
             if exchange.progressed:
                 meter.progress(now())
+                self._alarm.rearm()
             if events:
                 self._clock.pause()
                 for event in events:
@@ -305,6 +310,7 @@ class AsyncRun:
                 if exchange.done:
                     return
                 meter.over(now())
+                self._alarm.rearm()
 
     async def _ends(self, chunks: AsyncIterator[bytes], meter: Meter) -> bool:
         """Whether the body ends right after the answer did."""

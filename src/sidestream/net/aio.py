@@ -51,6 +51,7 @@ class Alarm:
         self._cancelling = 0
         self._meter: Meter | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rings = 0.0  # the instant of call time the timer is set to
         self._stream: Stream | None = None
 
     def stop(self, kind: Literal["cancel", "interrupt"]) -> None:
@@ -64,6 +65,10 @@ class Alarm:
             if self._stream is not None:
                 self._stream.sever()
             self._interrupt()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; under `guard`, or until the call is stopped."""
+        await asyncio.sleep(seconds)
 
     def attach(self, stream: Stream | None) -> None:
         self._stream = stream
@@ -111,25 +116,26 @@ class Alarm:
             raise httpcore2.ReadError("the call was stopped")
 
     def rearm(self) -> None:
-        """The meter is due earlier than it was: later is noticed without being told."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._arm()
+        """The meter's limit moved: an earlier one needs a new timer, a later one is noticed when it rings."""
+        if self._meter is not None and self._meter.due < self._rings:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm()
 
     def _arm(self) -> None:
         if self._meter is not None:
-            left = max(0.0, self._meter.due - self.clock.now())
+            self._rings = self._meter.due
+            left = max(0.001, self._rings - self.clock.now())
             self._timer = self._loop.call_later(left, self._check)
 
     def _check(self) -> None:
         self._timer = None
         if self._meter is None:
             return
-        left = self._meter.due - self.clock.now()
-        if left <= 0 and not self.clock.paused:
+        if self._meter.due <= self.clock.now() and not self.clock.paused:
             self._interrupt()
         else:
-            self._timer = self._loop.call_later(max(left, 0.001), self._check)
+            self._arm()
 
     def _interrupt(self) -> None:
         if self._task is not None and not self.clock.paused and not self.rang:
@@ -254,6 +260,10 @@ class Pool:
         if self._keeping == 0:
             self.close()
             await asyncio.sleep(0)  # lets the transports report that they are closed
+
+    def alarm(self) -> Alarm:
+        """What keeps the time of one call, on the running loop's clock."""
+        return Alarm(CallClock(asyncio.get_running_loop().time))
 
     async def open(self, route: Route, alarm: Alarm) -> Lane:
         """A connection for this route, kept or new, owned by the caller until `keep` or `close`."""

@@ -18,6 +18,7 @@ import httpcore2
 from ..errors import ConfigError
 from ..route import Route
 from ..wire._json import NotJSON
+from ..wire.coding import BadCoding
 from ..wire.sse import LimitExceeded
 
 __all__ = [
@@ -39,6 +40,7 @@ FAILURES = (
     httpcore2.ConnectionNotAvailable,
     OSError,
     NotJSON,
+    BadCoding,
     LimitExceeded,
 )
 

@@ -298,13 +298,14 @@ def _connect(host: str, port: int, watch: Watch) -> socket.socket:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _await_connect(sock, address, watch.left() / (len(addresses) - number), watch)
-            return sock
         except OSError as error:
             sock.close()
             problem = error
         except BaseException:
             sock.close()
             raise
+        else:
+            return sock
     if isinstance(problem, TimeoutError):
         raise httpcore2.ConnectTimeout(f"{host}:{port} does not answer")
     raise httpcore2.ConnectError(f"{host}:{port}: {_words(problem)}") from problem

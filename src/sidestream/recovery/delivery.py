@@ -76,15 +76,16 @@ class Gate:
         """The attempt finished its answer: it must have said all that the consumer has."""
         if not self.matching:
             return []
-        whole = assembler.channels()
-        same = all(
-            whole.get(key, "") == text or len(whole.get(key, "")) > len(text)
-            for key, text in self._said.channels.items()
-        )
-        if same and self._calls >= len(self._said.calls):
+        if self.covers(assembler):
             self.matching = False
             return []
         return self.restart(assembler, "the new stream ended earlier")
+
+    def covers(self, assembler: Assembler) -> bool:
+        """Whether the attempt has said all that the consumer has: if it ended here, nothing would be void."""
+        whole = assembler.channels()
+        same = all(whole.get(key, "").startswith(text) for key, text in self._said.channels.items())
+        return not self.matching or (same and self._calls >= len(self._said.calls))
 
     def said(self, assembler: Assembler) -> Said:
         """What the consumer has by now."""

@@ -14,6 +14,7 @@ from types import ModuleType
 from ..assembler import Assembler
 from ..wire import chat, responses
 from ..wire._json import NotJSON
+from ..wire.coding import Inflater
 from ..wire.events import Event, Restarted, StreamEvent, TextDelta
 from ..wire.sse import Decoder, LimitExceeded, Limits
 from .delivery import Gate
@@ -52,18 +53,26 @@ class Exchange:
         self._decoder = self._wire.Decoder(choices)
         self._limits = limits or Limits()
         self._sse = Decoder(self._limits, error_field=True)
+        self._inflater: Inflater | None = None
         self._sniffed = False
         self._whole: list[bytes] | None = None
         self._held = 0
 
     def opened(self, headers: Mapping[str, str]) -> None:
-        """The answer's headers arrived (names in lower case)."""
+        """The answer's headers arrived (names in lower case).
+
+        Raises:
+            BadCoding: the body is compressed in an unknown way.
+        """
         self.request_id = next((headers[name][:200] for name in _REQUEST_IDS if name in headers), "")
+        coding = headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity"):
+            self._inflater = Inflater(coding)
 
     @property
     def done(self) -> bool:
         """The last word has been said: there is nothing more to read."""
-        return self.assembler.finished is not None
+        return self.assembler.finished is not None or self._decoder.broken is not None
 
     @property
     def progressed(self) -> bool:
@@ -76,9 +85,12 @@ class Exchange:
         """Take the next bytes of the body, return what the consumer gets.
 
         Raises:
-            NotJSON: the body is not in the wire's format.
+            NotJSON: the body is a web page. An event that is no JSON ends the stream instead: `close` raises it.
             LimitExceeded: it is larger than allowed.
+            BadCoding: it is not compressed as its header says.
         """
+        if self._inflater is not None:
+            chunk = self._inflater.feed(chunk)
         if not self._sniffed:
             self._sniff(chunk)
         if self._whole is not None:
@@ -88,7 +100,11 @@ class Exchange:
         return self._push(self._decoder.feed(frames)) if frames else []
 
     def close(self) -> list[StreamEvent]:
-        """The body ended, cleanly or not: the last word of the wire, and what the consumer still gets."""
+        """The body ended, cleanly or not: the last word of the wire, and what the consumer still gets.
+
+        Raises:
+            NotJSON: the body is not in the wire's format, and no answer came before that.
+        """
         events: list[Event] = []
         if self._whole is not None:
             body, self._whole = b"".join(self._whole), None
@@ -111,7 +127,7 @@ class Exchange:
         else:
             for event in events:
                 out += self._match(gate, event)
-        self.over = self._decoder.over
+        self.over = self._decoder.over or self._decoder.broken is not None
         finished = self.assembler.finished
         if gate is not None and finished is not None and finished.status != "failed":
             out += gate.end(self.assembler)
@@ -119,6 +135,8 @@ class Exchange:
 
     def _match(self, gate: Gate, event: Event) -> list[StreamEvent]:
         seen = self.assembler.push(event)
+        if self.assembler.revised:
+            return self._revise(gate, [])
         if gate.matching:
             return gate.admit(seen, self.assembler)
         return list(seen)

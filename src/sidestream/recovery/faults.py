@@ -110,6 +110,7 @@ EXCEPTIONS: dict[str, FaultKind] = {
     "ProtocolError": K.DROPPED,
     "ConnectionNotAvailable": K.DROPPED,
     "NotJSON": K.GARBLED,
+    "BadCoding": K.GARBLED,
     "LimitExceeded": K.OVERSIZE,
 }
 
@@ -311,8 +312,6 @@ _PARAMETER = re.compile(
 def from_exception(error: BaseException, *, clock: str = "") -> Fault:
     """The fault an exception of the network layer or a decoder means; unknown ones count as a drop."""
     kind = next((EXCEPTIONS[c.__name__] for c in type(error).__mro__ if c.__name__ in EXCEPTIONS), K.DROPPED)
-    if kind is K.STALLED and clock == "total":
-        kind = K.DEADLINE
     if kind is K.STALLED and clock == "total":
         kind = K.DEADLINE
     return Fault(kind, _line(str(error) or type(error).__name__), clock=clock)

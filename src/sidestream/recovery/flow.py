@@ -68,7 +68,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Pass a notice on to whoever listens. Answered with Woke."""
+    """Pass a notice on to whoever listens. Answered with Woke or Stopped."""
 
     notice: Recovering
 
@@ -177,12 +177,12 @@ def flow(
             return story.settled()
         rung = step.rung
         story.take(step)
-        yield Tell(story.notice(verdict, step))
-        if step.delay > 0:
+        outcome = yield Tell(story.notice(verdict, step))
+        if step.delay > 0 and not isinstance(outcome, Stopped):
             outcome = yield Sleep(step.delay)
-            if isinstance(outcome, Stopped):
-                story.stop(outcome)
-            story.now = outcome.at
+        if isinstance(outcome, Stopped):
+            story.stop(outcome)
+        story.now = outcome.at
 
 
 class _Story:
@@ -303,11 +303,11 @@ class _Story:
 
     def _remember(self, exchange: Exchange, partial: Reply, fault: Fault) -> None:
         """Keep the best of what arrived, what the consumer has, and whether this fault repeats itself."""
-        arrived = sum(map(len, exchange.assembler.channels().values()))
+        arrived = sum(map(len, exchange.assembler.channels().values())) + len(partial.tool_calls)
         here = (self._route, fault.kind, arrived)
         self._repeated = here == self._last and arrived > 0
         self._last = here
-        self._tries = 0 if arrived or partial.tool_calls else self._tries + 1
+        self._tries = 0 if arrived else self._tries + 1
         if exchange.gate is not None:
             self._said = exchange.gate.said(exchange.assembler)
         forget = exchange.gate is not None and exchange.gate.restarted
@@ -315,11 +315,14 @@ class _Story:
             self._best = partial
 
     def situation(self, fault: Fault, now: float, random: Callable[[], float]) -> Situation:
-        assembler = self._exchange.assembler if self._exchange else None
+        exchange = self._exchange
+        whole = exchange is not None and exchange.assembler.could_settle
+        if exchange is not None and exchange.gate is not None:
+            whole = whole and exchange.gate.covers(exchange.assembler)
         return Situation(
             fault=fault,
             policy=self.call.policy,
-            whole=bool(assembler and assembler.could_settle),
+            whole=whole,
             tools=bool(self._request.tools),
             tries=self._tries,
             repeated=self._repeated,
@@ -332,9 +335,13 @@ class _Story:
     def drop_parameter(self, fault: Fault) -> bool:
         """A rejected parameter is left out once, and the same route asked again at once."""
         name = fault.param.split(".")[0].split("[")[0]
-        if fault.kind is not FaultKind.PARAMETER or name not in self._request.params:
+        names = (name, *WIRES[self.route.wire].RENAMED.get(name, ()))
+        given = next((name for name in names if name in self._request.params), None)
+        if fault.kind is not FaultKind.PARAMETER or given is None:
             return False
-        self._request = self._request.without(name)
+        if not self.call.policy.recoveries or self.now >= self._deadline:
+            return False
+        self._request = self._request.without(given)
         return True
 
     def take(self, step: Step) -> None:

@@ -96,6 +96,8 @@ def reroute(s: Situation) -> Step | No:
         return No("no further route is configured")
     if s.recoveries >= s.policy.recoveries:
         return No(f"all {s.policy.recoveries} recoveries are used up")
+    if s.remaining <= 0:
+        return No("no time is left")
     return Step("reroute")
 
 

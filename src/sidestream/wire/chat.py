@@ -6,8 +6,8 @@ one message per choice, one item for reasoning, one per tool call. Calls are fin
 finish reason, or when a later call has begun and their arguments are a whole JSON object.
 
 The answer is over when every choice asked for has a finish reason; `[DONE]`, the usage chunk or the end of
-the body only confirm it. `[DONE]` without any finish reason counts if output arrived (Ollama, some
-gateways); an end with neither is a drop. Sources: https://platform.openai.com/docs/api-reference/chat-streaming,
+the body only confirm it. Without any finish reason `[DONE]`, or a last chunk of nothing but usage, counts if
+output arrived (Ollama, some gateways); an end with none of them is a drop. Sources: https://platform.openai.com/docs/api-reference/chat-streaming,
 https://openrouter.ai/docs/api/reference/streaming, https://docs.vllm.ai
 """
 
@@ -41,6 +41,13 @@ from .sse import ServerSentEvent
 __all__ = ["Decoder", "encode", "read_body"]
 
 PATH = "/chat/completions"
+# field here -> Responses' name for it
+RENAMED = {
+    "max_tokens": ("max_output_tokens",),
+    "reasoning_effort": ("reasoning",),
+    "response_format": ("text",),
+    "verbosity": ("text",),
+}
 
 
 class _Function(Struct, gc=False):
@@ -131,27 +138,34 @@ class Decoder:
     """Events of one streamed completion of `choices` alternatives.
 
     `over` is True once every choice has its finish reason, or the stream has failed: what follows can add
-    usage, nothing else.
+    usage, nothing else. `broken` is set by the first event that is not JSON: nothing after it counts.
     """
 
     def __init__(self, choices: int = 1) -> None:
         self.over = False
+        self.broken: NotJSON | None = None
         self._wanted = choices
         self._choices: dict[int, _ChoiceState] = {}
         self._items = 0
         self._named: str | None = None
         self._saw_done = False
+        self._counted = False  # the last chunk was usage alone, which is sent when all is said
         self._verdict = False
         self._groq_error: ErrorInfo | None = None
 
     def feed(self, frames: Iterable[ServerSentEvent]) -> list[Event]:
-        """Decode complete server-sent events.
-
-        Raises:
-            NotJSON: an event's data is not JSON.
-        """
+        """Decode complete server-sent events, up to the answer's last word or the first that is `broken`."""
         events: list[Event] = []
+        try:
+            self._feed(frames, events)
+        except NotJSON as error:
+            self.broken = error
+        return events
+
+    def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:
+            if self._verdict or self.broken:
+                return
             data = frame.data
             if data[:6] == b"[DONE]":
                 self._saw_done = True
@@ -173,13 +187,16 @@ class Decoder:
                 self._choice(choice, events)
             if chunk.usage is not None or chunk.x_groq is not None:
                 self._extras(chunk, events)
-        return events
 
     def close(self) -> list[Event]:
-        """The body ended or said `[DONE]`: the verdict, if there is one."""
+        """The body ended or said `[DONE]`: the verdict, if there is one.
+
+        Raises:
+            NotJSON: there is none, because an event's data was not JSON.
+        """
         if self._verdict:
             return []
-        if self.over or (self._saw_done and self._items > 0):
+        if self.over or ((self._saw_done or self._counted) and self._items > 0):
             self._verdict = self.over = True
             events: list[Event] = []
             for state in self._choices.values():
@@ -189,6 +206,8 @@ class Decoder:
         if self._saw_done:
             self._verdict = self.over = True
             return [Finished("completed", confirmed=False)]
+        if self.broken:
+            raise self.broken
         return []
 
     def _finished(self) -> Finished:
@@ -225,11 +244,13 @@ class Decoder:
                 self._groq_error = ErrorInfo(message=said)
         if found := read_usage(usage):
             events.append(UsageReport(found))
+            self._counted = not chunk.choices
         if self._groq_error and not self._verdict:
             self._verdict = self.over = True
             events.append(Finished("failed", reason="error", error=self._groq_error))
 
     def _choice(self, choice: _Choice, events: list[Event]) -> None:
+        self._counted = False
         index = choice.index or 0
         state = self._choices.get(index)
         if state is None:
@@ -443,9 +464,30 @@ def encode(request: Request, model: str) -> dict[str, Any]:
             body["max_tokens"] = value
         elif name == "reasoning":
             body["reasoning_effort"] = mapping(value).get("effort", value)
+        elif name == "text":
+            body |= _text(mapping(value))
+        elif name == "tool_choice":
+            body["tool_choice"] = _tool_choice(value)
         elif name not in ("store", "include", "background", "truncation"):
             body[name] = value
     return body
+
+
+def _text(text: dict[str, Any]) -> dict[str, Any]:
+    """Responses' text settings in chat's fields."""
+    fields = {name: value for name, value in text.items() if name == "verbosity"}
+    layout = mapping(text.get("format"))
+    if layout.get("type") == "json_schema" and "json_schema" not in layout:
+        schema = {name: value for name, value in layout.items() if name != "type"}
+        layout = {"type": "json_schema", "json_schema": schema}
+    return {**fields, "response_format": layout} if layout else fields
+
+
+def _tool_choice(choice: object) -> object:
+    name = mapping(choice).get("name")
+    if mapping(choice).get("type") == "function" and isinstance(name, str):
+        return {"type": "function", "function": {"name": name}}
+    return choice
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def check_input(messages: tuple[Any, ...]) -> None:
         if not isinstance(entry, dict):
             raise ValueError(f"message {position} is a {type(entry).__name__}, not a dict")
         if "role" in entry:
-            if entry["role"] not in ROLES:
+            if not isinstance(entry["role"], str) or entry["role"] not in ROLES:
                 raise ValueError(f"message {position} has the unknown role {entry['role']!r}")
         elif not isinstance(entry.get("type"), str):
             raise ValueError(f"message {position} has neither a role nor an item type")

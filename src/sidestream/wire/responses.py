@@ -42,6 +42,12 @@ from .sse import ServerSentEvent
 __all__ = ["Decoder", "encode", "read_body"]
 
 PATH = "/responses"
+# field here -> chat's names for it
+RENAMED = {
+    "text": ("response_format",),
+    "max_output_tokens": ("max_tokens", "max_completion_tokens"),
+    "reasoning": ("reasoning_effort",),
+}
 
 
 class _Peek(Struct, gc=False):
@@ -144,23 +150,33 @@ class _Items:
 
 
 class Decoder:
-    """Events of one streamed response. `over` is True once the answer is complete or failed by the rules."""
+    """Events of one streamed response.
+
+    `over` is True once the answer is complete or failed by the rules. `broken` is set by the first event that
+    is not JSON. Nothing after either counts.
+    """
 
     def __init__(self, choices: int = 1) -> None:
         del choices  # the wire has one answer per response
         self.over = False
+        self.broken: NotJSON | None = None
         self._items = _Items()
         self._last: tuple[str, str | None, int | None] | None = None
         self._last_key = 0
 
     def feed(self, frames: Iterable[ServerSentEvent]) -> list[Event]:
-        """Decode complete server-sent events.
-
-        Raises:
-            NotJSON: an event's data is not JSON.
-        """
+        """Decode complete server-sent events, up to the answer's last word or the first that is `broken`."""
         events: list[Event] = []
+        try:
+            self._feed(frames, events)
+        except NotJSON as error:
+            self.broken = error
+        return events
+
+    def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:
+            if self.over or self.broken:
+                return
             try:
                 peek = _peek(frame.data)
             except (msgspec.MsgspecError, RecursionError):
@@ -175,10 +191,15 @@ class Decoder:
                 self._last_key = self._find(shape[1], peek.item_id or "", peek.output_index, events)
                 self._last = here
             events.append(shape[0](peek.delta, self._last_key, peek.content_index))
-        return events
 
     def close(self) -> list[Event]:
-        """The body ended. This wire says its end inside the stream, so there is nothing to add."""
+        """The body ended. This wire says its end inside the stream, so there is nothing to add.
+
+        Raises:
+            NotJSON: it did not, because an event's data was not JSON.
+        """
+        if self.broken and not self.over:
+            raise self.broken
         return []
 
     def _find(self, kind: str, item_id: str, output_index: int | None, events: list[Event]) -> int:
@@ -204,6 +225,8 @@ class Decoder:
             handler(self, body, events)
         elif kind in _DONES:
             self._text_done(kind, body, events)
+        elif kind in _DELTAS:
+            self._odd_delta(kind, body, events)
         elif frame.type == "error" or (not kind.startswith(("response.", "codex.")) and read_error(body)):
             self._error(body, events)
         else:
@@ -240,6 +263,15 @@ class Decoder:
         self._items.name(key, *names)
         self._items.close(key)
         events.append(ItemDone(key, item))
+
+    def _odd_delta(self, kind: str, body: dict[str, Any], events: list[Event]) -> None:
+        """A delta whose other fields have unexpected kinds: its text counts all the same."""
+        if delta := string(body.get("delta")):
+            event, item_type = _DELTAS[kind]
+            key = self._find(
+                item_type, string(body.get("item_id")), integer(body.get("output_index")), events
+            )
+            events.append(event(delta, key, integer(body.get("content_index")) or 0))
 
     def _text_done(self, kind: str, body: dict[str, Any], events: list[Event]) -> None:
         name, sort, item_type = _DONES[kind]
@@ -340,10 +372,15 @@ def encode(request: Request, model: str) -> dict[str, Any]:
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     for name, value in request.params.items():
-        if name == "response_format":
-            body["text"] = {**mapping(body.get("text")), "format": _format(value)}
+        if name in ("response_format", "text"):
+            text = mapping(value) if name == "text" else {"format": _format(value)}
+            body["text"] = {**mapping(body.get("text")), **text}
         elif name == "tool_choice":
             body["tool_choice"] = _tool_choice(value)
+        elif name in ("max_tokens", "max_completion_tokens"):
+            body["max_output_tokens"] = value
+        elif name == "reasoning_effort":
+            body["reasoning"] = {**mapping(body.get("reasoning")), "effort": value}
         elif name not in ("n", "stop", "seed"):
             body[name] = value
     return body

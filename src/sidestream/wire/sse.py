@@ -24,7 +24,8 @@ MIB = 1024 * 1024
 class Limits(Struct, frozen=True):
     """Sizes in bytes above which a body is given up rather than buffered.
 
-    `event` lets a 15 MiB base64 image event pass; `total` bounds one HTTP response.
+    `line` counts a line without its end, `event` all raw bytes of an event (a 15 MiB base64 image passes),
+    and `total` bounds one HTTP response.
     """
 
     line: int = 16 * MIB
@@ -77,6 +78,7 @@ class Decoder:
         self._line_held = 0
         self._skip_lf = False
         self._raw: list[bytes] = []  # by line: finished lines of the unfinished event
+        self._raw_size = 0
         self._type = ""
         self._data: list[bytes] = []
         self.last_event_id = ""
@@ -141,7 +143,10 @@ class Decoder:
             if rest[:6] == b"data: " and head[:7] == b"event: " and b"\n" not in rest:
                 events.append(
                     ServerSentEvent(
-                        head[7:].decode("utf-8", "replace"), rest[6:], block + b"\n\n", self.last_event_id
+                        head[7:].decode("utf-8", "replace") or "message",
+                        rest[6:],
+                        block + b"\n\n",
+                        self.last_event_id,
                     )
                 )
             elif not rest and head[:6] == b"data: ":
@@ -165,7 +170,7 @@ class Decoder:
             raise LimitExceeded("line", self._limits.line)
 
     def _check_block(self, block: bytes) -> None:
-        if len(block) > self._limits.event:
+        if len(block) + 2 > self._limits.event:
             raise LimitExceeded("event", self._limits.event)
         if max(map(len, block.split(b"\n"))) > self._limits.line:
             raise LimitExceeded("line", self._limits.line)
@@ -184,6 +189,7 @@ class Decoder:
             if chunk[0] == _LF:
                 if self._raw:
                     self._raw[-1] += b"\n"
+                    self._raw_size += 1
                 chunk = chunk[1:]
         if b"\n" not in chunk and b"\r" not in chunk:
             if chunk:
@@ -199,7 +205,7 @@ class Decoder:
         events: list[ServerSentEvent] = []
         for line in lines:
             self._line(line, events)
-        self._held = sum(map(len, self._raw))
+        self._held = self._raw_size
         self._line_held = 0
         for piece in self._tail:
             self._hold(piece)
@@ -211,10 +217,11 @@ class Decoder:
             raise LimitExceeded("line", self._limits.line)
         if content:
             self._raw.append(line)
+            self._raw_size += len(line)
             self._field(content)
             return
         raw = b"".join(self._raw) + (b"\r" if line[0] == _CR else b"\n")
-        self._raw = []
+        self._raw, self._raw_size = [], 0
         if len(raw) > self._limits.event:
             raise LimitExceeded("event", self._limits.event)
         self._dispatch(raw, events)

@@ -18,7 +18,7 @@ from .tables import CUE_WORDS, IDENTIFIERS, UNSPACED_CUES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Cues", "Mark", "find_marks"]
+__all__ = ["Cue", "Cues", "Mark", "find_marks"]
 
 # A plain word before another plain word starts nothing; most of prose is skipped by this.
 _START = re.compile(r"(?<![A-Za-z0-9_])(?:[^\s\w,;:)\]}]|(?![a-z]+[,;:.]?\ [^=\d])[A-Za-z0-9_])|[^\x00-\x7f]")
@@ -38,6 +38,15 @@ class Mark:
     key: str
     kind: str
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A cue word or phrase at a place in a text."""
+
+    start: int
+    end: int
+    category: str
 
 
 def find_marks(text: str, start: int, end: int) -> list[Mark]:
@@ -100,15 +109,16 @@ class Cues:
         self._known: dict[str, str] = {}
         self._lexicon = _lexicon()
 
-    def find(self, text: str, start: int, end: int) -> list[tuple[int, int, str]]:
-        """`(start, end, category)` of every cue in a line."""
+    def find(self, text: str, start: int, end: int) -> list[Cue]:
+        """Every cue in a line, in order."""
         found = list(self._spaced(text, start, end))
         if not text[start:end].isascii():
             matches = self._lexicon.unspaced.finditer(text, start, end)
-            found += [(each.start(), each.end(), self._lexicon.category[each.group()]) for each in matches]
+            found += [Cue(each.start(), each.end(), self._lexicon.category[each.group()]) for each in matches]
+            found.sort(key=lambda cue: (cue.start, cue.end))
         return found
 
-    def _spaced(self, text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
+    def _spaced(self, text: str, start: int, end: int) -> Iterator[Cue]:
         words = [
             (match.start(), match.end(), match.group().casefold())
             for match in _WORD.finditer(text, start, end)
@@ -118,9 +128,9 @@ class Cues:
                 for length in range(2, min(_PHRASE, len(words) - index) + 1):
                     phrase = " ".join(each[2] for each in words[index : index + length])
                     if category := self._lexicon.exact.get(phrase, ""):
-                        yield begin, words[index + length - 1][1], category
+                        yield Cue(begin, words[index + length - 1][1], category)
             if category := self._category(word):
-                yield begin, stop, category
+                yield Cue(begin, stop, category)
 
     def _category(self, word: str) -> str:
         known = self._known.get(word)

@@ -26,6 +26,7 @@ __all__ = ["Compaction", "Method", "Plan", "SummaryRejected"]
 
 Method: TypeAlias = Literal["none", "extractive", "summary", "kept"]
 
+MAX_QUOTED_END = 50_000  # characters at each end of one message part that a digest quotes from
 _VOICES = {"assistant": 1.0, "digest": 1.2, "thought": 0.5, "call": 0.3, "result": 0.3}
 
 
@@ -149,7 +150,13 @@ class Plan:
         result = source.with_messages(source.format.settle(messages, note))
         if result.chars >= source.chars or _heavier(result, source):
             return self.keep("the result would not have been smaller")
-        told = "Quoted" if method == "extractive" else "A model summarised"
+        told = (
+            "A model summarised"
+            if method == "summary"
+            else "Quoted"
+            if text
+            else "There was no room to quote"
+        )
         notice = f"{why} {told} {len(self.middle)} of {_spoken(source)} messages.".strip()
         if result.chars > self.limit:
             notice += " The budget was not met. " + self._protected()
@@ -199,8 +206,16 @@ def _sources(messages: Sequence[Message], middle: Sequence[int]) -> list[Source]
         for part in message.parts:
             kind = "digest" if message.digest else message.role if part.kind == "text" else part.kind
             text = redact(body_of(part.text).replace(f"\n{LEDGER}", "\n") if message.digest else part.text)
-            sources.append(Source(text, _VOICES.get(kind, 1.0), age, code=part.kind in ("result", "call")))
+            code = part.kind in ("result", "call")
+            sources += [Source(each, _VOICES.get(kind, 1.0), age, code) for each in _ends(text)]
     return sources
+
+
+def _ends(text: str) -> list[str]:
+    """The text, or its two ends: nobody reads the middle of a megabyte, and a digest need not either."""
+    if len(text) <= 2 * MAX_QUOTED_END:
+        return [text]
+    return [text[:MAX_QUOTED_END], text[-MAX_QUOTED_END:]]
 
 
 def _spoken(conversation: Conversation) -> int:

@@ -38,7 +38,7 @@ def prepare(conversation: Conversation, budget: Budget) -> Plan:
     groups = group(messages)
     fixed = _fixed(messages, groups)
     rest = limit - sum(messages[index].chars for index in fixed)
-    rest = max(rest, _LEAST, int(conversation.chars * _LEAST_SHARE))
+    rest = max(rest, _LEAST, min(int(conversation.chars * _LEAST_SHARE), limit // 4))
     tail = _tail(conversation, groups, fixed, rest)
     stays = {index: messages[index] for index in fixed} | tail
     middle = tuple(at for at, message in enumerate(messages) if message.role != "note" and at not in stays)

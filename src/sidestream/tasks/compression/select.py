@@ -12,23 +12,26 @@ from __future__ import annotations
 
 import heapq
 import re
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from math import log2
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
 
 from .digest_text import LEDGER, LEDGER_JOIN
-from .marks import Cues, find_marks
+from .marks import Cue, Cues, Mark, find_marks
 from .tables import CUE_WEIGHTS, NAMED, NEGATIONS, NOISE, TELLING
 from .units import lines, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .marks import Mark
 
 __all__ = ["Source", "select"]
 
+_Place = TypeVar("_Place", Mark, Cue)
+_BEGIN = attrgetter("start")
 _NOISE = re.compile(NOISE)
 _NEGATION = re.compile(NEGATIONS)
 _WORD_END = re.compile(r"[\s,;:，；：、。]|[.!?)\]]+(?:\s|$)")
@@ -89,7 +92,7 @@ class _Line:
     end: int
     weight: float
     marks: tuple[Mark, ...]
-    cues: tuple[tuple[int, int, str], ...]
+    cues: tuple[Cue, ...]
     row: bool
 
 
@@ -134,7 +137,8 @@ def select(sources: Sequence[Source], known: Iterable[str], room: int) -> str:
     left = _greedy(units, worth, int(room * _LINES_SHARE), chosen)
     ledger = _ledger(worth, room - int(room * _LINES_SHARE) + left)
     used = len(_render(sources, table, chosen)) + len(ledger) + 1
-    _greedy(units, worth, room - used, chosen)
+    left = _greedy(units, worth, room - used, chosen)
+    _fill(sources, table, left, chosen)
     body = _render(sources, table, chosen)
     return "\n".join(part for part in (body, ledger) if part)
 
@@ -152,7 +156,9 @@ def _scan(sources: Sequence[Source]) -> list[_Line]:
                 continue
             seen.add(line)
             here = tuple(
-                cue for cue in cues.find(source.text, start, end) if not source.code or cue[2] in _TOOL_CUES
+                cue
+                for cue in cues.find(source.text, start, end)
+                if not source.code or cue.category in _TOOL_CUES
             )
             weight = source.voice * (_OLDEST + _RECENCY * source.age)
             row = twins > 2
@@ -202,39 +208,45 @@ def _units(sources: Sequence[Source], table: Sequence[_Line]) -> Iterable[_Unit]
         if source.code and not line.cues and _is_bare(line):
             continue
         for start, end in _candidates(source, line):
-            keys = tuple({mark.key: 0 for mark in line.marks if start <= mark.start and mark.end <= end})
-            cues = tuple(cue[2] for cue in line.cues if start <= cue[0] and cue[1] <= end)
+            keys = tuple({mark.key: 0 for mark in _within(line.marks, start, end)})
+            cues = tuple(cue.category for cue in _within(line.cues, start, end))
             if keys or (cues and end - start >= _KEYLESS_LEAST):
                 yield _Unit(number, start, end, keys, cues)
 
 
+def _within(places: Sequence[_Place], start: int, end: int) -> Sequence[_Place]:
+    """The marks or cues inside a span; they are in order, so a long line costs no more than a short one."""
+    first = bisect_left(places, start, key=_BEGIN)
+    last = bisect_left(places, end, first, key=_BEGIN)
+    while last > first and places[last - 1].end > end:
+        last -= 1
+    return places[first:last]
+
+
 def _candidates(source: Source, line: _Line) -> Iterable[tuple[int, int]]:
     """The line's spans, and each cut down to what it says of marks and cues."""
-    hits = sorted([(mark.start, mark.end) for mark in line.marks] + [(cue[0], cue[1]) for cue in line.cues])
     seen: set[tuple[int, int]] = set()
     for start, end in spans(source.text, line.start, line.end, whole=source.code):
-        inside = [hit for hit in hits if start <= hit[0] and hit[1] <= end]
-        last = max((mark.end for mark in line.marks if mark.end <= end), default=-1)
-        for span in ((start, end), _trimmed(source.text, start, end, inside, last)):
+        for span in ((start, end), _trimmed(source.text, start, end, line)):
             if span not in seen:
                 seen.add(span)
                 yield span
 
 
-def _trimmed(
-    text: str, start: int, end: int, inside: Sequence[tuple[int, int]], last: int
-) -> tuple[int, int]:
-    """The span from a word before its first hit to the end of the word of its last identifier.
+def _trimmed(text: str, start: int, end: int, line: _Line) -> tuple[int, int]:
+    """The span from a word before its first mark or cue to the end of the word of its last mark.
 
     Only if that saves enough, and never where it would cut a negation off.
     """
-    if not inside:
+    marks, cues = _within(line.marks, start, end), _within(line.cues, start, end)
+    if not marks:
         return start, end
+    first = min(marks[0].start, cues[0].start if cues else end)
     begin = start
-    if (cut := text.rfind(" ", start, inside[0][0])) >= 0:
+    if (cut := text.rfind(" ", start, first)) >= 0:
         begin = text.rfind(" ", start, cut) + 1 or start
-    stop = end
-    if last == max(hit[1] for hit in inside):  # after a cue comes what it is about
+    last, stop = marks[-1].end, end
+    if not cues or cues[-1].end <= last:  # after a cue comes what it is about
         space = _WORD_END.search(text, last, end)
         stop = space.start() if space else end
     saves = (end - start) - (stop - begin) >= _TRIM_LEAST and stop - begin >= _TRIMMED_LEAST
@@ -274,6 +286,23 @@ def _greedy(units: Sequence[_Unit], worth: _Worth, room: int, chosen: list[_Unit
         taken.setdefault(unit.line, []).append(unit)
         room -= unit.end - unit.start + 1
     return room
+
+
+def _fill(sources: Sequence[Source], table: Sequence[_Line], room: int, chosen: list[_Unit]) -> None:
+    """Spend what is left on prose that no table knows, newest first: better a plain sentence than none."""
+    quoted = {unit.line for unit in chosen}
+    for number in range(len(table) - 1, -1, -1):
+        line = table[number]
+        source = sources[line.source]
+        if room < _KEYLESS_LEAST:
+            return
+        if source.code or number in quoted:
+            continue
+        at = line.start
+        for start, end in spans(source.text, line.start, line.end, whole=False):
+            if at <= start and end - start < room:
+                chosen.append(_Unit(number, start, end, (), ()))
+                room, at = room - (end - start + 1), end
 
 
 def _rate(unit: _Unit, worth: _Worth) -> float:

@@ -20,6 +20,7 @@ __all__ = ["MAX_SPAN", "lines", "spans"]
 
 MAX_SPAN = 400
 _RUN = 3
+_LONGEST_LINE = 2_000
 _SHORTEST = 14
 
 _LINE = re.compile(r"[^\n]+")
@@ -43,7 +44,17 @@ def lines(text: str) -> Iterator[tuple[int, int]]:
             continue
         bullet = _BULLET.match(line)
         start = match.start() + (bullet.end() if bullet else 0)
-        yield start, match.start() + len(line.rstrip())
+        yield from _windows(text, start, match.start() + len(line.rstrip()))
+
+
+def _windows(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A line, or pieces of one that is longer than any prose: minified code, a data row."""
+    while end - start > _LONGEST_LINE:
+        cut = text.rfind(" ", start + _LONGEST_LINE // 2, start + _LONGEST_LINE)
+        cut = cut if cut > start else start + _LONGEST_LINE
+        yield start, cut
+        start = cut
+    yield start, end
 
 
 def spans(text: str, start: int, end: int, *, whole: bool) -> Iterator[tuple[int, int]]:
