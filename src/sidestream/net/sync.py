@@ -1,9 +1,9 @@
 """Blocking connections that wait exactly as long as a call allows and can be severed from any thread.
 
 Strategy: no watchdog. Before each blocking step the stream asks its call's `Watch` how long is left and lets
-the kernel keep that time; when another thread stops the call, `Watch.stop` wakes whatever the owner waits
-for: it sets the event of a sleep or a name lookup and `shutdown()`s the socket of a connect, handshake,
-write or read. Only the owner closes. (A file descriptor closed under a blocked thread can be reused by
+the kernel keep that time; when another thread stops the call, `Watch.stop` ends whatever the owner waits for:
+it sets the event of a sleep and `shutdown()`s the socket of a handshake, write or read; lookups and connects
+look every 20 ms. Only the owner closes. (A file descriptor closed under a blocked thread can be reused by
 another file at once; that has written TLS records into databases.) A lock keeps sever and close apart.
 
 An idle connection has no owner until the next call takes it.
@@ -42,7 +42,7 @@ from .common import (
 
 __all__ = ["Lane", "Pool", "Watch"]
 
-# How long a connect in progress may go without looking whether the call was stopped.
+# How long a name lookup or a connect in progress may go without looking whether the call was stopped.
 _SLICE = 0.02
 _CHUNK = 65536
 
@@ -54,7 +54,7 @@ class Watch:
         self.clock = clock
         self.meter: Meter | None = None
         self.stopped: Literal["cancel", "interrupt"] | None = None
-        self._wake = threading.Event()
+        self._stop = threading.Event()
         self._lock = threading.Lock()
         self._stream: Stream | None = None
 
@@ -63,7 +63,7 @@ class Watch:
         with self._lock:
             self.stopped = self.stopped or kind
             stream = self._stream
-        self._wake.set()
+        self._stop.set()
         if stream is not None:
             stream.sever()
 
@@ -93,17 +93,12 @@ class Watch:
 
     def sleep(self, seconds: float) -> None:
         """Wait, or until the call is stopped."""
-        self._wake.wait(seconds)
+        self._stop.wait(seconds)
 
     def until(self, done: threading.Event) -> None:
-        """Wait for `done` under the meter; the one who sets it calls `nudge` after."""
-        while not done.is_set():
-            self._wake.wait(self.left())
-            if not self.stopped:
-                self._wake.clear()
-
-    def nudge(self) -> None:
-        self._wake.set()
+        """Wait for `done` under the meter."""
+        while not done.wait(min(_SLICE, self.left())):
+            pass
 
 
 class Stream(httpcore2.NetworkStream):
@@ -344,7 +339,6 @@ def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
             problem.append(error)
         finally:
             done.set()
-            watch.nudge()
 
     threading.Thread(target=look_up, name="sidestream-lookup", daemon=True).start()
     watch.until(done)
