@@ -1,0 +1,46 @@
+"""What all tests share: one seed for a whole run, printed wherever something fails.
+
+`--hypothesis-seed=N` repeats a run: it seeds hypothesis and the `rng` fixture alike. Without it every run takes
+new numbers. Profiles: "default" for people, "ci" (HYPOTHESIS_PROFILE=ci) for more examples.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_COMMON = {
+    "deadline": None,
+    "derandomize": False,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("default", max_examples=60, database=None, **_COMMON)
+settings.register_profile("ci", max_examples=300, database=None, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("hypothesis_seed", None):
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(1, 2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        report.sections.append(("seed", f"repeat with --hypothesis-seed={item.config.option.hypothesis_seed}"))
+    return report
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers that a run's seed and the test's own name decide."""
+    return random.Random(f"{request.config.option.hypothesis_seed} {request.node.nodeid}")

@@ -1,0 +1,130 @@
+"""Which way back is open, rung by rung and as a ladder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidestream.recovery.faults import Fault, FaultKind
+from sidestream.recovery.policy import Backoff, Policy
+from sidestream.recovery.rungs import LADDER, No, Situation, Step, next_step, reroute, restart, settle
+
+K = FaultKind
+
+
+def situation(kind: FaultKind = K.DROPPED, *, retry_after: float | None = None, **changes: Any) -> Situation:
+    values: dict[str, Any] = {
+        "policy": Policy(backoff=Backoff(0.5, 1.0, 8.0)),
+        "whole": False,
+        "tools": False,
+        "tries": 1,
+        "repeated": False,
+        "recoveries": 0,
+        "routes_left": 0,
+        "remaining": 1000.0,
+        "random": lambda: 0.5,
+    }
+    return Situation(fault=Fault(kind, retry_after=retry_after), **values | changes)
+
+
+def test_the_ladder_is_in_its_order() -> None:
+    """Settle before restart before reroute."""
+    assert LADDER == (settle, restart, reroute)
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_settle_needs_a_stream_that_just_stopped(kind: FaultKind) -> None:
+    """A whole answer settles after a drop, a stall or the deadline, and after nothing else."""
+    stopped = kind in (K.DROPPED, K.STALLED, K.DEADLINE)
+    assert isinstance(settle(situation(kind, whole=True)), Step) is stopped
+
+
+@pytest.mark.parametrize(("whole", "tools"), [(False, False), (True, True), (False, True)])
+def test_settle_is_denied_while_something_could_follow(whole: bool, tools: bool) -> None:
+    """With an unfinished item, or tools that could still be called, nothing is settled."""
+    assert isinstance(settle(situation(whole=whole, tools=tools)), No)
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_restart_and_reroute_follow_the_table(kind: FaultKind) -> None:
+    """The same route is asked again, and another one, only where the kind of fault allows it."""
+    assert isinstance(restart(situation(kind)), Step) is kind.again
+    assert isinstance(reroute(situation(kind, routes_left=1)), Step) is kind.elsewhere
+
+
+REFUSALS: list[tuple[Callable[[Situation], Step | No], dict[str, Any], str]] = [
+    (restart, {"recoveries": 8}, "all 8 recoveries"),
+    (restart, {"tries": 2}, "2 attempts in a row"),
+    (restart, {"repeated": True}, "same place twice"),
+    (restart, {"remaining": 0.25}, "of waiting"),
+    (restart, {"remaining": 0.0}, "of waiting"),
+    (restart, {"remaining": -1.0}, "of waiting"),
+    (restart, {"retry_after": 121.0}, "121 s of waiting"),
+    (restart, {"retry_after": 60.0, "remaining": 50.0}, "s of waiting"),
+    (restart, {"retry_after": 9.0, "routes_left": 1}, "another route is nearer"),
+    (reroute, {"routes_left": 0}, "no further route"),
+    (reroute, {"routes_left": 1, "recoveries": 8}, "all 8 recoveries"),
+    (reroute, {"routes_left": 1, "remaining": 0.0}, "no time"),
+]
+
+
+@pytest.mark.parametrize(("rung", "changes", "reason"), REFUSALS)
+def test_a_rung_that_is_closed_says_why(
+    rung: Callable[[Situation], Step | No], changes: dict[str, Any], reason: str
+) -> None:
+    """Each limit closes its rung and is named in the reason."""
+    answer = rung(situation(**changes))
+    assert isinstance(answer, No)
+    assert reason in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "delay"),
+    [
+        ({}, 0.25),
+        ({"tries": 0}, 0.25),
+        ({"tries": 2, "policy": Policy(tries=5)}, 0.5),
+        ({"tries": 4, "policy": Policy(tries=5)}, 2.0),
+        ({"retry_after": 120.0}, 120.25),
+        ({"retry_after": 8.0, "routes_left": 1}, 8.25),
+    ],
+)
+def test_restart_waits_by_the_policy(changes: dict[str, Any], delay: float) -> None:
+    """The wait is jittered backoff on top of what the provider asked for."""
+    assert restart(situation(**changes)) == Step("restart", delay)
+
+
+def test_a_throttled_route_waits_longer() -> None:
+    """After a rate limit the backoff begins at a second."""
+    assert restart(situation(K.THROTTLED)) == Step("restart", 0.5)
+
+
+def test_when_all_rungs_are_closed_every_reason_is_given() -> None:
+    """Giving up names each rung and why it was not taken."""
+    refusals = next_step(situation(K.REFUSED))
+    assert isinstance(refusals, tuple)
+    assert [no.reason.split(":")[0] for no in refusals] == ["settle", "restart", "reroute"]
+
+
+@given(
+    st.sampled_from(FaultKind), st.booleans(), st.booleans(), st.integers(0, 3), st.booleans(),
+    st.integers(0, 9), st.integers(0, 2), st.floats(-10, 1000), st.none() | st.floats(0, 1e6),
+)  # fmt: skip
+def test_no_step_breaks_a_limit(
+    kind: FaultKind, whole: bool, tools: bool, tries: int, repeated: bool,
+    recoveries: int, routes_left: int, remaining: float, asked: float | None,
+) -> None:  # fmt: skip
+    """Whatever the situation, a step costs no recovery above the limit and no time beyond the deadline."""
+    step = next_step(
+        situation(
+            kind, retry_after=asked, whole=whole, tools=tools, tries=tries, repeated=repeated,
+            recoveries=recoveries, routes_left=routes_left, remaining=remaining,
+        )
+    )  # fmt: skip
+    if isinstance(step, Step) and step.rung != "settle":
+        assert recoveries < 8
+        assert 0 <= step.delay < remaining
+        assert step.delay <= 120 + 8
+        assert step.rung == "restart" or routes_left

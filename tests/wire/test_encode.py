@@ -1,0 +1,172 @@
+"""A request in the JSON each wire wants."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streams import WIRES
+
+from sidestream.wire import chat, responses
+from sidestream.wire._json import dumps, loads
+from sidestream.wire.prompt import Request
+
+JSON = dict[str, Any]
+USER = {"role": "user", "content": "hi"}
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+CHAT_TOOL = {"type": "function", "function": FUNCTION}
+RESPONSES_TOOL = {"type": "function", **FUNCTION}
+SCHEMA = {"name": "s", "schema": {"type": "object"}, "strict": True}
+both = pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
+
+
+def request(*, instructions: str = "", tools: tuple[JSON, ...] = (), **params: Any) -> Request:
+    return Request((USER,), instructions, tools, params)
+
+
+def test_smallest_bodies() -> None:
+    """Without settings a body holds what the wire needs to stream, and nothing else."""
+    assert responses.encode(request(), "m") == {"model": "m", "stream": True, "store": False, "input": [USER]}
+    assert chat.encode(request(), "m") == {
+        "model": "m",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [USER],
+    }
+
+
+def test_instructions_go_where_the_wire_has_them() -> None:
+    """Responses has a field for instructions, chat a first system message."""
+    assert responses.encode(request(instructions="be brief"), "m")["instructions"] == "be brief"
+    messages = chat.encode(request(instructions="be brief"), "m")["messages"]
+    assert messages == [{"role": "system", "content": "be brief"}, USER]
+
+
+@pytest.mark.parametrize("tool", [CHAT_TOOL, RESPONSES_TOOL], ids=["chat form", "responses form"])
+def test_tools_are_taken_in_either_form(tool: JSON) -> None:
+    """A function tool is written in the form of the wire, whichever form it came in."""
+    assert responses.encode(request(tools=(tool,)), "m")["tools"] == [RESPONSES_TOOL]
+    assert chat.encode(request(tools=(tool,)), "m")["tools"] == [CHAT_TOOL]
+
+
+@both
+def test_other_tools_pass_as_they_are(wire: Any) -> None:
+    """Hosted and custom tools are the provider's business."""
+    tool = {"type": "web_search", "filters": {}}
+    assert wire.encode(request(tools=(tool,)), "m")["tools"] == [tool]
+
+
+@pytest.mark.parametrize(
+    ("given_format", "text"),
+    [
+        ({"type": "json_schema", "json_schema": SCHEMA}, {"format": {"type": "json_schema", **SCHEMA}}),
+        ({"type": "json_object"}, {"format": {"type": "json_object"}}),
+        ({"type": "text"}, {"format": {"type": "text"}}),
+    ],
+)
+def test_response_format_becomes_text_format(given_format: JSON, text: JSON) -> None:
+    """Chat's response_format is Responses' text.format; chat keeps it."""
+    assert responses.encode(request(response_format=given_format), "m")["text"] == text
+    assert chat.encode(request(response_format=given_format), "m")["response_format"] == given_format
+
+
+@pytest.mark.parametrize("order", [("text", "response_format"), ("response_format", "text")])
+def test_response_format_keeps_other_text_settings(order: tuple[str, str]) -> None:
+    """`text` and `response_format` given together both count, in whichever order."""
+    values = {"text": {"verbosity": "low"}, "response_format": {"type": "json_object"}}
+    body = responses.encode(request(**{name: values[name] for name in order}), "m")
+    assert body["text"] == {"verbosity": "low", "format": {"type": "json_object"}}
+    assert "response_format" not in body
+
+
+@pytest.mark.parametrize(
+    ("choice", "there"),
+    [
+        ("auto", "auto"),
+        ("required", "required"),
+        ({"type": "function", "function": {"name": "f"}}, {"type": "function", "name": "f"}),
+        ({"type": "function", "name": "f"}, {"type": "function", "name": "f"}),
+        ({"type": "web_search"}, {"type": "web_search"}),
+    ],
+)
+def test_tool_choice_of_chat_is_understood_by_responses(choice: object, there: object) -> None:
+    """A forced function is written flat on the Responses wire."""
+    assert responses.encode(request(tool_choice=choice), "m")["tool_choice"] == there
+
+
+@pytest.mark.parametrize(
+    ("choice", "there"),
+    [
+        ("auto", "auto"),
+        ({"type": "function", "name": "f"}, {"type": "function", "function": {"name": "f"}}),
+        ({"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "f"}}),
+    ],
+)
+def test_tool_choice_of_responses_is_understood_by_chat(choice: object, there: object) -> None:
+    """A forced function is nested on the chat wire."""
+    assert chat.encode(request(tool_choice=choice), "m")["tool_choice"] == there
+
+
+def test_parameters_take_the_name_of_the_wire() -> None:
+    """Chat knows max_tokens and reasoning_effort; what it does not know is left out."""
+    body = chat.encode(
+        request(max_output_tokens=5, reasoning={"effort": "low"}, store=True, include=["x"], truncation="auto"), "m"
+    )
+    assert (body["max_tokens"], body["reasoning_effort"]) == (5, "low")
+    assert not {"max_output_tokens", "reasoning", "store", "include", "truncation"} & set(body)
+    body = responses.encode(request(max_output_tokens=5, reasoning={"effort": "low"}, n=2, stop="x", seed=1), "m")
+    assert (body["max_output_tokens"], body["reasoning"]) == (5, {"effort": "low"})
+    assert not {"n", "stop", "seed"} & set(body)
+
+
+def test_chat_parameters_take_the_name_of_the_responses_wire() -> None:
+    """Responses knows max_output_tokens and reasoning.effort, whatever the caller called them."""
+    body = responses.encode(request(max_tokens=5, reasoning_effort="low"), "m")
+    assert (body["max_output_tokens"], body["reasoning"]) == (5, {"effort": "low"})
+    assert not {"max_tokens", "reasoning_effort"} & set(body)
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ({"verbosity": "low"}, {"verbosity": "low"}),
+        ({"format": {"type": "json_object"}}, {"response_format": {"type": "json_object"}}),
+        (
+            {"format": {"type": "json_schema", **SCHEMA}},
+            {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
+        ),
+    ],
+)
+def test_text_settings_of_responses_are_understood_by_chat(text: JSON, fields: JSON) -> None:
+    """Responses' text.format is chat's response_format, and its verbosity a field of its own."""
+    body = chat.encode(request(text=text), "m")
+    assert {name: body[name] for name in fields} == fields
+    assert "text" not in body
+
+
+@both
+def test_renamed_fields_are_known_by_their_parameters(wire: Any) -> None:
+    """For each renamed field the table says which parameters make it, so that a rejected one can be dropped."""
+    values = {"text": {"verbosity": "low", "format": {"type": "json_object"}}, "reasoning": {"effort": "low"}}
+    for field, params in wire.RENAMED.items():
+        for param in params:
+            body = wire.encode(request(**{param: values.get(param, "low")}), "m")
+            assert field in body
+            assert param not in body
+
+
+@both
+@given(value=st.dictionaries(st.text(max_size=5), st.integers(-(2**53), 2**53) | st.text(max_size=5), max_size=3))
+def test_unknown_parameters_pass_unchanged(wire: Any, value: JSON) -> None:
+    """A field nobody here has heard of reaches the provider as it was given, as JSON."""
+    body = wire.encode(request(new_field=value), "m")
+    assert loads(dumps(body))["new_field"] == value
+
+
+@both
+def test_caller_may_overrule_the_defaults(wire: Any) -> None:
+    """`store` and `stream_options` are the caller's where the wire has them."""
+    body = wire.encode(request(metadata={"a": "b"}, temperature=0), "m")
+    assert (body["metadata"], body["temperature"]) == ({"a": "b"}, 0)
+    assert responses.encode(request(store=True), "m")["store"] is True
+    assert chat.encode(request(stream_options={"x": 1}), "m")["stream_options"] == {"x": 1}
