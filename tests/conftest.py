@@ -1,7 +1,7 @@
 """What all tests share: one seed for a whole run, printed wherever something fails.
 
-`--hypothesis-seed=N` repeats a run: it seeds hypothesis and the `rng` fixture alike. Without it every run takes
-new numbers. Profiles: "default" for people, "ci" (HYPOTHESIS_PROFILE=ci) for more examples.
+`--hypothesis-seed=N` repeats a run: it seeds hypothesis and the `rng` fixture alike. Without it every run
+takes new numbers. Profiles: "default" for people, "ci" (HYPOTHESIS_PROFILE=ci) for more examples.
 """
 
 import os
@@ -36,7 +36,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.failed:
-        report.sections.append(("seed", f"repeat with --hypothesis-seed={item.config.option.hypothesis_seed}"))
+        report.sections.append(
+            ("seed", f"repeat with --hypothesis-seed={item.config.option.hypothesis_seed}")
+        )
     return report
 
 

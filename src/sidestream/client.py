@@ -256,7 +256,7 @@ class ReplyStream:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._events: Generator[StreamEvent, None, Reply] | None = None
+        self._events: Generator[StreamEvent, None, None] | None = None
 
     def __enter__(self) -> Self:
         if self._events is not None:
@@ -269,7 +269,7 @@ class ReplyStream:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Generator[StreamEvent, None, Reply]:
+    def __iter__(self) -> Generator[StreamEvent, None, None]:
         if self._events is None:
             raise UsageError("a stream is read inside `with`", hint="with client.stream(...) as stream:")
         return self._events

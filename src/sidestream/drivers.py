@@ -1,10 +1,10 @@
 """The two loops that do what the flow says: one for threads, one for asyncio, alike line by line.
 
 Strategy: a run takes actions from `recovery.flow`, performs them and sends back what came of them. An
-attempt's bytes go from the connection into its `Exchange`, and what comes out of that is yielded on; while
-the consumer has it, the call's clock stands still. A run is a generator: closing it, for whatever reason,
-closes the connection. After the last word of an answer the connection gets a moment to end cleanly, so that
-it can be used again.
+attempt's bytes go from the connection into its `Exchange`; what comes out of a chunk goes to the consumer as
+one batch, and the call's clock stands still while the consumer has it. A run is a generator: closing it, for
+whatever reason, closes the connection. After the last word of an answer the connection gets a moment to end
+cleanly, so that it can be used again.
 
 Not here: decisions. If a line here asks what a fault means, it is in the wrong file.
 """
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncRun", "Run", "System"]
 
 Notify = Callable[[Recovering], None]
+Batches = Generator[list[StreamEvent], None, None]
+AsyncBatches = AsyncGenerator[list[StreamEvent], None]
 
 # Seconds and chunks a finished answer's body gets to end, so that its connection can be kept.
 _DRAIN_SECONDS = 0.01
@@ -78,7 +80,7 @@ class Orders:
 
 
 class Run:
-    """One call, driven by the thread that iterates `events`."""
+    """One call, driven by the thread that iterates `events`; after the last event `reply` is the reply."""
 
     def __init__(self, call: Call, pool: sync.Pool, system: System, orders: Orders) -> None:
         self._call = call
@@ -87,6 +89,7 @@ class Run:
         self._orders = orders
         self._clock = CallClock(system.clock)
         self._watch = sync.Watch(self._clock)
+        self._outcome: Outcome | None = None
         self.exchange: Exchange | None = None
         self.reply: Reply | None = None
 
@@ -94,7 +97,7 @@ class Run:
         """End the call, from any thread."""
         self._watch.stop(kind)
 
-    def events(self) -> Generator[StreamEvent, None, Reply]:
+    def events(self) -> Generator[StreamEvent, None, None]:
         story = flow(
             self._call,
             now=self._clock.now(),
@@ -105,34 +108,35 @@ class Run:
         try:
             action = next(story)
             while True:
-                action = story.send((yield from self._perform(action)))
+                with contextlib.closing(self._perform(action)) as batches:
+                    for batch in batches:
+                        self._clock.pause()
+                        yield from batch
+                        self._clock.resume()
+                action = story.send(_came_of(self._outcome))
         except StopIteration as end:
             self.reply = end.value
-            return end.value  # type: ignore[no-any-return]  # the flow's return value is a Reply
         finally:
             unsubscribe()
             story.close()
 
-    def _perform(self, action: Send | Sleep | Tell) -> Generator[StreamEvent, None, Outcome]:
+    def _perform(self, action: Send | Sleep | Tell) -> Batches:
         if isinstance(action, Send):
-            return (yield from self._exchange(action))
+            return self._exchange(action)
+        return self._between(action)
+
+    def _between(self, action: Sleep | Tell) -> Batches:
         if isinstance(action, Sleep):
             self._watch.sleep(action.seconds)
         else:
             self._orders.tell(action.notice)
             if self._call.live:
-                yield from self._hand_over([action.notice])
+                yield [action.notice]
         now = self._clock.now()
-        return Stopped(self._watch.stopped, now) if self._watch.stopped else Woke(now)
+        self._outcome = Stopped(self._watch.stopped, now) if self._watch.stopped else Woke(now)
 
-    def _hand_over(self, events: list[StreamEvent]) -> Generator[StreamEvent, None, None]:
-        """The consumer's turn: its time does not count."""
-        self._clock.pause()
-        yield from events
-        self._clock.resume()
-
-    def _exchange(self, send: Send) -> Generator[StreamEvent, None, Outcome]:
-        self.exchange = send.exchange
+    def _exchange(self, send: Send) -> Batches:
+        self.exchange = exchange = send.exchange
         meter = self._watch.meter = Meter(send.clocks, self._clock.now())
         lane: sync.Lane | None = None
         try:
@@ -140,36 +144,33 @@ class Run:
             meter.connected(self._clock.now())
             opened = lane.post(send.route, send.body)
             if not 200 <= opened.status < 300:
-                return Rejected(opened.status, opened.headers, lane.rest(), self._clock.now())
-            send.exchange.opened(opened.headers)
+                self._outcome = Rejected(opened.status, opened.headers, lane.rest(), self._clock.now())
+                return
+            exchange.opened(opened.headers)
             chunks = lane.chunks()
-            yield from self._read(send.exchange, chunks, meter)
+            for chunk in chunks:
+                batch = exchange.feed(chunk)
+                if exchange.progressed:
+                    meter.progress(self._clock.now())
+                if batch:
+                    yield batch
+                    self._watch.check()
+                if exchange.done:
+                    break
+                if exchange.over:
+                    meter.over(self._clock.now())
             if self._ends(chunks, meter) and lane.finish():
                 self._pool.keep(lane)
                 lane = None
-            outcome: Outcome = Ended(self._clock.now())
+            self._outcome = Ended(self._clock.now())
         except FAILURES as error:
-            outcome = self._broke(error, meter)
+            self._outcome = self._broke(error, meter)
         finally:
             self._watch.attach(None)
             if lane is not None:
                 lane.close()
-        return (yield from self._close(send.exchange, outcome, meter))
-
-    def _read(
-        self, exchange: Exchange, chunks: Iterator[bytes], meter: Meter
-    ) -> Generator[StreamEvent, None, None]:
-        now = self._clock.now
-        for chunk in chunks:
-            events = exchange.feed(chunk)
-            if exchange.progressed:
-                meter.progress(now())
-            if events:
-                yield from self._hand_over(events)
-            if exchange.over:
-                if exchange.done:
-                    return
-                meter.over(now())
+        if last := self._close(exchange, meter):
+            yield last
 
     def _ends(self, chunks: Iterator[bytes], meter: Meter) -> bool:
         """Whether the body ends right after the answer did."""
@@ -178,17 +179,14 @@ class Run:
             return any(next(chunks, None) is None for _ in range(_DRAIN_CHUNKS))
         return False
 
-    def _close(
-        self, exchange: Exchange, outcome: Outcome, meter: Meter
-    ) -> Generator[StreamEvent, None, Outcome]:
+    def _close(self, exchange: Exchange, meter: Meter) -> list[StreamEvent]:
         """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
         try:
-            last = exchange.close()
+            return exchange.close()
         except FAILURES as error:
-            return self._broke(error, meter) if isinstance(outcome, Ended) else outcome
-        if last:
-            yield from self._hand_over(last)
-        return outcome
+            if isinstance(self._outcome, Ended):
+                self._outcome = self._broke(error, meter)
+            return []
 
     def _broke(self, error: Exception, meter: Meter) -> Outcome:
         now = self._clock.now()
@@ -198,8 +196,7 @@ class Run:
 
 
 class AsyncRun:
-    """One call, driven by the task that iterates `events`. An async generator cannot return, so the reply
-    is in `reply`."""
+    """One call, driven by the task that iterates `events`; after the last event `reply` is the reply."""
 
     def __init__(self, call: Call, pool: aio.Pool, system: System, orders: Orders) -> None:
         self._call = call
@@ -227,38 +224,37 @@ class AsyncRun:
         try:
             action = next(story)
             while True:
-                async with contextlib.aclosing(self._perform(action)) as events:
-                    async for event in events:
-                        yield event
-                if self._outcome is None:
-                    raise RuntimeError("an action ends with an outcome")
-                action = story.send(self._outcome)
+                async with contextlib.aclosing(self._perform(action)) as batches:
+                    async for batch in batches:
+                        self._alarm.pause()
+                        for event in batch:
+                            yield event
+                        self._alarm.resume()
+                action = story.send(_came_of(self._outcome))
         except StopIteration as end:
             self.reply = end.value
         finally:
             unsubscribe()
             story.close()
 
-    async def _perform(self, action: Send | Sleep | Tell) -> AsyncGenerator[StreamEvent, None]:
+    def _perform(self, action: Send | Sleep | Tell) -> AsyncBatches:
         if isinstance(action, Send):
-            async with contextlib.aclosing(self._exchange(action)) as events:
-                async for event in events:
-                    yield event
-            return
+            return self._exchange(action)
+        return self._between(action)
+
+    async def _between(self, action: Sleep | Tell) -> AsyncBatches:
         if isinstance(action, Sleep):
             with contextlib.suppress(*FAILURES), self._alarm.guard(None):
                 await self._alarm.sleep(action.seconds)
         else:
             self._orders.tell(action.notice)
             if self._call.live:
-                self._clock.pause()
-                yield action.notice
-                self._clock.resume()
+                yield [action.notice]
         now = self._clock.now()
         self._outcome = Stopped(self._alarm.stopped, now) if self._alarm.stopped else Woke(now)
 
-    async def _exchange(self, send: Send) -> AsyncGenerator[StreamEvent, None]:
-        self.exchange = send.exchange
+    async def _exchange(self, send: Send) -> AsyncBatches:
+        self.exchange = exchange = send.exchange
         meter = Meter(send.clocks, self._clock.now())
         lane: aio.Lane | None = None
         try:
@@ -268,49 +264,36 @@ class AsyncRun:
                 self._alarm.rearm()
                 opened = await lane.post(send.route, send.body)
                 if not 200 <= opened.status < 300:
-                    self._outcome = Rejected(
-                        opened.status, opened.headers, await lane.rest(), self._clock.now()
-                    )
+                    body = await lane.rest()
+                    self._outcome = Rejected(opened.status, opened.headers, body, self._clock.now())
                     return
-                send.exchange.opened(opened.headers)
+                exchange.opened(opened.headers)
                 chunks = lane.chunks()
-                async for event in self._read(send.exchange, chunks, meter):
-                    yield event
+                async for chunk in chunks:
+                    batch = exchange.feed(chunk)
+                    if exchange.progressed:
+                        meter.progress(self._clock.now())
+                        self._alarm.rearm()
+                    if batch:
+                        yield batch
+                        self._alarm.check()
+                    if exchange.done:
+                        break
+                    if exchange.over:
+                        meter.over(self._clock.now())
+                        self._alarm.rearm()
                 if await self._ends(chunks, meter) and await lane.finish():
                     self._pool.keep(lane)
                     lane = None
-            outcome: Outcome = Ended(self._clock.now())
+            self._outcome = Ended(self._clock.now())
         except FAILURES as error:
-            outcome = self._broke(error, meter)
+            self._outcome = self._broke(error, meter)
         finally:
             self._alarm.attach(None)
             if lane is not None:
                 lane.close()
-        self._outcome = outcome
-        for event in self._close(send.exchange, outcome, meter):
-            self._clock.pause()
-            yield event
-            self._clock.resume()
-
-    async def _read(
-        self, exchange: Exchange, chunks: AsyncIterator[bytes], meter: Meter
-    ) -> AsyncGenerator[StreamEvent, None]:
-        now = self._clock.now
-        async for chunk in chunks:
-            events = exchange.feed(chunk)
-            if exchange.progressed:
-                meter.progress(now())
-                self._alarm.rearm()
-            if events:
-                self._clock.pause()
-                for event in events:
-                    yield event
-                self._alarm.resume()
-            if exchange.over:
-                if exchange.done:
-                    return
-                meter.over(now())
-                self._alarm.rearm()
+        if last := self._close(exchange, meter):
+            yield last
 
     async def _ends(self, chunks: AsyncIterator[bytes], meter: Meter) -> bool:
         """Whether the body ends right after the answer did."""
@@ -322,12 +305,12 @@ class AsyncRun:
                     return True
         return False
 
-    def _close(self, exchange: Exchange, outcome: Outcome, meter: Meter) -> list[StreamEvent]:
+    def _close(self, exchange: Exchange, meter: Meter) -> list[StreamEvent]:
         """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
         try:
             return exchange.close()
         except FAILURES as error:
-            if isinstance(outcome, Ended):
+            if isinstance(self._outcome, Ended):
                 self._outcome = self._broke(error, meter)
             return []
 
@@ -336,3 +319,9 @@ class AsyncRun:
         if self._alarm.stopped:
             return Stopped(self._alarm.stopped, now)
         return Broke(from_exception(error, clock=meter.clock), now)
+
+
+def _came_of(outcome: Outcome | None) -> Outcome:
+    if outcome is None:
+        raise RuntimeError("an action ends with an outcome")
+    return outcome

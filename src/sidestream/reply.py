@@ -96,4 +96,5 @@ class Reply:
         return not (self.text.strip() or self.refusal or self.tool_calls or any(self.texts))
 
     def with_attempts(self, attempts: tuple[Attempt, ...]) -> Reply:
+        """The same reply with this ledger."""
         return replace(self, attempts=attempts)

@@ -19,6 +19,7 @@ from .errors import ConfigError
 __all__ = ["Route", "Secret", "Wire"]
 
 Wire = Literal["responses", "chat"]
+_SHORTEST_SECRET = 6  # a shorter one would blank ordinary words
 _PATHS: dict[str, str] = {"responses": "/responses", "chat": "/chat/completions"}
 
 
@@ -31,6 +32,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
+        """The credential itself."""
         return self._value
 
     def __repr__(self) -> str:
@@ -91,7 +93,10 @@ class Route:
             )
         for header, value in [*self.headers.items(), ("Authorization", self._bearer())]:
             if not header.isascii() or not _is_header_value(value):
-                raise ConfigError(f"header {header!r} holds characters that cannot be sent")
+                raise ConfigError(
+                    f"header {header!r} holds characters that cannot be sent",
+                    hint="check the credential for a line break or a character that is not ASCII",
+                )
         if not self.name:
             object.__setattr__(self, "name", f"{url.netloc.rpartition('@')[2]}/{self.model}")
 
@@ -133,6 +138,14 @@ class Route:
         if self.api_key:
             headers["Authorization"] = self._bearer()
         return {**headers, **self.headers}
+
+    def without_credentials(self, text: str) -> str:
+        """The text with this route's credentials blanked: some providers quote them back."""
+        values = [self.api_key.reveal()] if self.api_key else []
+        for value in (*values, *self.headers.values()):
+            if len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, "***")
+        return text
 
     def _bearer(self) -> str:
         return f"Bearer {self.api_key.reveal()}" if self.api_key else ""

@@ -286,7 +286,7 @@ def test_a_cancel_closes_the_socket_while_an_asyncio_consumer_holds_the_stream(
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_cancel_stops_what_has_arrived_already(way: str, lab: Labs) -> None:
-    """When the whole answer is here and the consumer cancels over its first word, that is the last it gets."""
+    """When the whole answer is here and the consumer cancels over its first word, it gets no other."""
     running = lab(script.responses_text(TEXT, burst=True))
     route = Route(running.url, "model-1")
     seen = ""
@@ -304,7 +304,6 @@ def test_a_cancel_stops_what_has_arrived_already(way: str, lab: Labs) -> None:
             async for event in stream:
                 seen += event.delta  # type: ignore[union-attr]
                 stream.cancel()
-                await asyncio.sleep(0)  # the loop's turn: a cancel may come from any thread
 
     with pytest.raises(Cancelled) as caught:
         read() if way == "sync" else asyncio.run(aread())
@@ -319,12 +318,12 @@ async def drained(events: AsyncIterator[Any]) -> list[Any]:
 
 @by_way
 def test_a_cancelled_token_stops_calls_before_they_send(way: str, lab: Labs) -> None:
-    """A token stays cancelled: later calls end without a request."""
+    """A token stays cancelled: later calls end without so much as a connection."""
     running, token = lab(), Cancel()
     token.cancel()
     outcome, _ = timed(way, {"input": "hi", "cancel": token}, routes=[Route(running.url, "model-1")])
     assert isinstance(outcome.error, Cancelled)
-    assert running.requests == ()
+    assert running.accepted == 0
 
 
 # Interrupts.
@@ -411,7 +410,7 @@ def test_cancel_and_timeout_at_once_give_one_outcome(lab: Labs) -> None:
                 client.complete("short", cancel=token, timeout=Timeouts(first=IDLE))
             timer.join()
         assert other.result(PATIENCE).text == LONG
-    assert len(running.requests) == 1 + ROUNDS
+    assert len(running.requests) <= 1 + ROUNDS
 
 
 def test_cancel_and_timeout_at_once_give_one_outcome_in_asyncio(lab: Labs) -> None:
@@ -433,7 +432,7 @@ def test_cancel_and_timeout_at_once_give_one_outcome_in_asyncio(lab: Labs) -> No
             assert (await other).text == LONG
 
     asyncio.run(calls())
-    assert len(running.requests) == 1 + ROUNDS
+    assert len(running.requests) <= 1 + ROUNDS
 
 
 @pytest.mark.parametrize("first", ["cancel", "task", "timeout", "all"])

@@ -1,7 +1,7 @@
 """Arbitrary bytes into both wires: only typed failures may come out, and cutting must not matter.
 
-`fuzz(data)` is the target. Run this file for a while, with seeded mutations of the corpus or, where atheris is
-installed, guided by coverage:
+`fuzz(data)` is the target. Run this file for a while, with seeded mutations of the corpus or, where atheris
+is installed, guided by coverage:
 
     python tests/fuzz/fuzz_decoders.py --seconds 60
     python tests/fuzz/fuzz_decoders.py --runs 100000 --seed 7
@@ -22,26 +22,24 @@ from typing import Any
 if __name__ == "__main__":  # as a test, tests/ is on the path already
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
-from streams import ALL, FAILURES
-
-from sidestream.recovery.delivery import Gate, Said
+from sidestream.errors import CallFailed
 from sidestream.recovery.exchange import WIRES, Exchange
 from sidestream.recovery.faults import from_exception, from_rejection
 from sidestream.recovery.flow import Broke, Call, Ended, Outcome, Send, flow
-from sidestream.errors import CallFailed
 from sidestream.recovery.policy import Policy
 from sidestream.reply import Reply
 from sidestream.route import Route
 from sidestream.wire.events import Restarted, StreamEvent, TextDelta
 from sidestream.wire.prompt import Request
 from sidestream.wire.sse import Limits
+from streams import ALL, FAILURES
 
 LIMITS = Limits(line=50_000, event=60_000, total=200_000)
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": ["x"]}}}
 
 
 def fuzz(data: bytes) -> None:
-    """Everything a body may be fed to: both wires, whole and in pieces, held and live, and as an error body."""
+    """Everything a body may be fed to: both wires, whole and in pieces, and the reader of error bodies."""
     for wire in WIRES:
         whole, said = play(wire, [data])
         check(whole, said)
@@ -77,7 +75,9 @@ def play(wire: str, chunks: list[bytes]) -> tuple[Reply | CallFailed, str]:
 
 def read(exchange: Exchange, chunks: list[bytes]) -> tuple[str, Outcome]:
     text, outcome = "", Ended(1.0)
-    parts: list[Callable[[], list[StreamEvent]]] = [lambda chunk=chunk: exchange.feed(chunk) for chunk in chunks]  # type: ignore[misc]
+    parts: list[Callable[[], list[StreamEvent]]] = [
+        lambda chunk=chunk: exchange.feed(chunk) for chunk in chunks
+    ]  # type: ignore[misc]
     try:
         for part in parts:
             text = shown(text, part(), exchange)
@@ -123,9 +123,10 @@ def facts(ended: Reply | CallFailed) -> object:
 # Mutations: of bytes, and of the JSON inside.
 
 BITS = (
-    b"\n", b"\r", b"\r\n", b"\n\n", b"data: ", b"event: error\n", b"error: {}\n\n", b"data: [DONE]\n\n", b"\xef\xbb\xbf",
-    b"\xff", b"\xed\xa0\x80", b"\0", b"{", b"}", b'"', b"[" * 200, b"null", b"1e999", b"9" * 400, b'"\\ud800"',
-    b'"error":{"code":429}', b'"type":"error",', b'"finish_reason":"stop"', b"<html>", b"id: 1\n", b":\n\n",
+    b"\n", b"\r", b"\r\n", b"\n\n", b"data: ", b"event: error\n", b"error: {}\n\n", b"data: [DONE]\n\n",
+    b"\xef\xbb\xbf",
+    b"\xff", b"\xed\xa0\x80", b"\0", b"{", b"}", b'"', b"[" * 200, b"null", b"1e999", b"9" * 400,
+    b'"\\ud800"',    b'"error":{"code":429}', b'"type":"error",', b'"finish_reason":"stop"', b"<html>", b"id: 1\n", b":\n\n",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 2**63, 2**64, 1.5, "", "x", "\0", [], [[]], {}, {"type": []}, ["text"], {"text": 5},
@@ -223,7 +224,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--runs", type=int, default=None)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--atheris", action="store_true", help="let atheris choose the inputs; its options follow")
+    parser.add_argument(
+        "--atheris", action="store_true", help="let atheris choose the inputs; its options follow"
+    )
     options, rest = parser.parse_known_args()
     if options.atheris:
         import atheris  # type: ignore[import-not-found]  # optional, and not for every Python

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from streams import Stream, attempt
-
 from sidestream.errors import Cancelled, SidestreamError
 from sidestream.recovery.exchange import Exchange
 from sidestream.recovery.faults import Fault, FaultKind
 from sidestream.recovery.flow import Broke, Call, Outcome, Rejected, Send, Sleep, Stopped, Tell, Woke, flow
 from sidestream.reply import Reply
 from sidestream.wire.events import Recovering, StreamEvent
+from streams import Stream, attempt
 
 Play = Callable[[Exchange, float], tuple[list[StreamEvent], Outcome]]
 

@@ -93,7 +93,13 @@ class Answer:
 def said_by(at: int, part: Part) -> list[JSON]:
     where = {"item_id": f"item_{at}", "output_index": at}
     if part.channel == "call":
-        item = {"type": "custom_tool_call", "id": f"item_{at}", "call_id": f"c{at}", "name": "f", "input": part.text}
+        item = {
+            "type": "custom_tool_call",
+            "id": f"item_{at}",
+            "call_id": f"c{at}",
+            "name": "f",
+            "input": part.text,
+        }
         return [{"type": "response.output_item.done", "output_index": at, "item": item}]
     kinds = {"reasoning": "response.reasoning_summary_text.delta", "refusal": "response.refusal.delta"}
     kind = kinds.get(part.channel, "response.output_text.delta")
@@ -103,7 +109,9 @@ def said_by(at: int, part: Part) -> list[JSON]:
     events: list[JSON] = [{"type": "response.output_item.added", "output_index": at, "item": item}]
     events += [{"type": kind, **where, "delta": piece} for piece in part.pieces]
     if part.done is not None:
-        content = {"type": "refusal", "refusal": part.done} if part.channel == "refusal" else {"text": part.done}
+        content = (
+            {"type": "refusal", "refusal": part.done} if part.channel == "refusal" else {"text": part.done}
+        )
         name = "summary" if part.channel == "reasoning" else "content"
         item = item | {"status": "completed", name: [content]}
         events.append({"type": "response.output_item.done", "output_index": at, "item": item})
@@ -124,7 +132,7 @@ def parts(draw: st.DrawFn) -> Part:
     text = draw(words)
     if channel == "call":
         return Part("call", (), text)
-    # The finished item says the same, more, something else, or never comes. A reasoning item's text is its deltas.
+    # The finished item says the same, more, something else, or never comes. Reasoning is what its deltas say.
     more = "" if channel == "reasoning" else draw(words)
     done = draw(st.sampled_from([None, text, text + more, more if channel != "reasoning" else text]))
     return Part(channel, chunked(draw, text), done)
@@ -179,7 +187,7 @@ class Attempts:
 
 
 def told(stream: Answer, channel: str) -> list[str]:
-    """All that a channel of this stream may read at some time: with each item's deltas, or its finished text."""
+    """All that a channel of this stream may read at some time: each item's deltas, or its finished text."""
     found = [""]
     for part in stream.parts:
         if part.channel == channel:
@@ -195,7 +203,7 @@ def cut(data: bytes, seed: int) -> list[bytes]:
 
 @given(st.data())
 def test_consumer_ends_with_the_reply_and_never_with_a_mixture(data: st.DataObject) -> None:
-    """After any number of cut streams and one whole one, each channel of the consumer is that of the reply."""
+    """After any number of cut streams and a whole one, each channel of the consumer is that of the reply."""
     attempts = Attempts()
     answer = data.draw(answers(), "first")
     for _ in range(data.draw(st.integers(1, 3), "cuts")):
@@ -215,7 +223,9 @@ def test_consumer_ends_with_the_reply_and_never_with_a_mixture(data: st.DataObje
 def test_restarted_exactly_when_the_new_stream_differs(data: st.DataObject) -> None:
     """A consumer is told if and only if what it has is not how the new answer begins."""
     first, second = Attempts(), data.draw(answers(), "answer")
-    plain = Answer(tuple(Part(p.channel, p.pieces or (p.text,), None if p.pieces else p.done) for p in second.parts))
+    plain = Answer(
+        tuple(Part(p.channel, p.pieces or (p.text,), None if p.pieces else p.done) for p in second.parts)
+    )
     frames = plain.frames()
     kept = b"".join(frames[: data.draw(st.integers(0, len(frames) - 1), "frames before the cut")])
     first.read(plain, [kept])
@@ -280,7 +290,7 @@ def test_same_longer_and_shorter_streams(second: tuple[str, ...], restarts: int)
 
 
 def test_a_finished_item_that_revises_a_matching_stream_is_told() -> None:
-    """A second stream that matched so far and then takes its words back must not leave the first ones standing."""
+    """A second stream that matched so far and then takes its words back does not leave the old ones there."""
     consumer = after_cut(Answer((Part("text", ("Hello world", "!"), "Hallo world, well"),)))
     assert consumer.view == {("text", 0): "Hallo world, well"}
     assert consumer.restarts == 1

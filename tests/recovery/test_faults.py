@@ -72,7 +72,10 @@ IN_STREAM: list[tuple[Any, FaultKind]] = [
     (coded("model_not_found"), K.NOT_FOUND),
     (coded("unsupported_parameter"), K.PARAMETER),
     # Codex
-    ({"type": "error", "error": {"type": "usage_limit_reached", "message": "m"}, "status_code": 429}, K.QUOTA),
+    (
+        {"type": "error", "error": {"type": "usage_limit_reached", "message": "m"}, "status_code": 429},
+        K.QUOTA,
+    ),
     ({"detail": "Unsupported parameter: max_output_tokens"}, K.PARAMETER),
     ({"detail": "Instructions are required"}, K.SERVER),
     # Anthropic
@@ -114,9 +117,11 @@ IN_STREAM: list[tuple[Any, FaultKind]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "kind"), IN_STREAM, ids=lambda value: None if isinstance(value, FaultKind) else "")
+@pytest.mark.parametrize(
+    ("body", "kind"), IN_STREAM, ids=lambda value: None if isinstance(value, FaultKind) else ""
+)
 def test_error_in_a_stream_has_its_kind(body: Any, kind: FaultKind) -> None:
-    """Every error object a stream may carry means one kind of fault; an unknown one is the server's failure."""
+    """Every error object in a stream means one kind of fault; an unknown one is the server's failure."""
     assert in_stream(body).kind is kind, body
 
 
@@ -228,7 +233,8 @@ def test_unknown_exceptions_count_as_a_drop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clock", "kind"), [("connect", K.STALLED), ("first", K.STALLED), ("idle", K.STALLED), ("total", K.DEADLINE)]
+    ("clock", "kind"),
+    [("connect", K.STALLED), ("first", K.STALLED), ("idle", K.STALLED), ("total", K.DEADLINE)],
 )
 def test_timeout_names_its_clock(clock: str, kind: FaultKind) -> None:
     """Only the clock of the whole call is the deadline; all others are a stall of this attempt."""
@@ -252,7 +258,16 @@ def test_kinds_are_distinct() -> None:
 
 def test_what_cannot_help_is_not_repeated() -> None:
     """Auth, quota, context length, policy and bad requests are never asked again on the same route."""
-    fatal = {K.AUTH, K.QUOTA, K.CONTEXT_LENGTH, K.REFUSED, K.BAD_REQUEST, K.PARAMETER, K.NOT_FOUND, K.DEADLINE}
+    fatal = {
+        K.AUTH,
+        K.QUOTA,
+        K.CONTEXT_LENGTH,
+        K.REFUSED,
+        K.BAD_REQUEST,
+        K.PARAMETER,
+        K.NOT_FOUND,
+        K.DEADLINE,
+    }
     assert not any(kind.again for kind in fatal)
     assert not any(kind.elsewhere for kind in (K.REFUSED, K.BAD_REQUEST, K.DEADLINE))
 
@@ -381,7 +396,9 @@ def test_detail_is_one_printable_line(text: str, form: str) -> None:
     assert len(detail) <= 500
 
 
-@given(st.integers(300, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=8), st.text(max_size=8)))
+@given(
+    st.integers(300, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=8), st.text(max_size=8))
+)
 def test_any_answer_is_a_fault(status: int, body: bytes, headers: dict[str, str]) -> None:
     """No status, header or body makes the classification raise."""
     assert isinstance(from_rejection(status, headers, body), Fault)

@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 from hands import Play, Story, broke, chunked, clean_end, cut, drive, reject, stopped, whole
-from streams import Stream, named, route, tool
 
 from sidestream import errors
+from sidestream.recovery.clocks import Timeouts
 from sidestream.recovery.faults import FaultKind
 from sidestream.recovery.flow import Call
 from sidestream.recovery.policy import Backoff, Policy
-from sidestream.recovery.clocks import Timeouts
 from sidestream.route import Route
 from sidestream.wire.events import Restarted, TextDelta
 from sidestream.wire.prompt import Request
 from sidestream.wire.sse import Limits
+from streams import Stream, named, route, tool
 
 K = FaultKind
 CHAT, RESPONSES = named("chat/plain-text"), named("responses/plain-text")
@@ -317,7 +317,9 @@ def test_a_parameter_that_was_not_sent_cannot_be_dropped() -> None:
         ("responses", "reasoning", "reasoning[effort]"),
     ],
 )
-def test_a_rejected_parameter_is_known_by_the_name_of_its_wire(wire: str, given_name: str, complaint: str) -> None:
+def test_a_rejected_parameter_is_known_by_the_name_of_its_wire(
+    wire: str, given_name: str, complaint: str
+) -> None:
     """The provider complains about the field as it was sent, whatever the caller called it."""
     stream = CHAT if wire == "chat" else RESPONSES
     asked = call(route(wire), params={given_name: {"effort": "low"}})
@@ -471,7 +473,9 @@ def test_a_live_consumer_gets_the_rest_only() -> None:
 
 def test_a_live_consumer_is_told_when_the_answer_begins_anew() -> None:
     """Another answer from another route is announced, and is whole."""
-    story = drive(call(*TWO, live=True), [cut(CHAT, HALF), broke(K.QUOTA), whole(named("responses/keepalive"))])
+    story = drive(
+        call(*TWO, live=True), [cut(CHAT, HALF), broke(K.QUOTA), whole(named("responses/keepalive"))]
+    )
     assert told(story) == (named("responses/keepalive").expect["text"], 1)
 
 
@@ -489,7 +493,7 @@ def shorter(stream: Stream, text: str) -> bytes:
 
 
 def test_a_live_answer_settles_only_if_it_covers_what_was_said() -> None:
-    """A second stream that ends whole but shorter than what the consumer has cannot settle: that would be a mixture."""
+    """A stream that ends whole but shorter than what the consumer has cannot settle: it would be a mixture."""
     half = RESPONSES.data[: RESPONSES.data.index(b"response.output_text.done")]
     plays = [chunked([half]), chunked([shorter(RESPONSES, "Streams")]), whole(RESPONSES)]
     held = drive(call(route("responses")), plays)

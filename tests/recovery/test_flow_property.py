@@ -1,7 +1,7 @@
 """Random calls: whatever happens in whatever order, a call ends, within its limits, in one of two ways.
 
-Either the reply is complete and equal to the reference, or a typed error of our tree carries a partial that is
-a prefix of it. A live consumer has, at every moment, the beginning of one answer.
+Either the reply is complete and equal to the reference, or a typed error of our tree carries a partial that
+is a prefix of it. A live consumer has, at every moment, the beginning of one answer.
 """
 
 import random
@@ -12,7 +12,6 @@ import pytest
 from hands import Play, Story, broke, chunked, clean_end, cut, drive, reject, stopped, whole
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import BROKEN, GOOD, Stream, pieces, route
 
 from sidestream.errors import Cancelled, NoRoute, SidestreamError
 from sidestream.recovery.clocks import Timeouts
@@ -22,6 +21,7 @@ from sidestream.recovery.policy import Policy
 from sidestream.recovery.rungs import LADDER
 from sidestream.wire.events import Restarted, TextDelta
 from sidestream.wire.prompt import Request
+from streams import BROKEN, GOOD, Stream, pieces, route
 
 K = FaultKind
 # One choice, no tools asked for: these may answer the same call.
@@ -58,10 +58,15 @@ class Case:
     seed: int
 
     def __repr__(self) -> str:
-        limits = (self.call.policy, self.call.timeouts, len(self.call.routes), "live" if self.call.live else "held")
+        limits = (
+            self.call.policy,
+            self.call.timeouts,
+            len(self.call.routes),
+            "live" if self.call.live else "held",
+        )
         return f"Case({self.words}, {limits}, seed={self.seed})"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
         printer.text(repr(self))
 
 
@@ -69,7 +74,9 @@ class Case:
 def cases(draw: st.DrawFn, *, one_answer: bool = True, live: bool | None = None) -> Case:
     """One answer: every stream is the same one or its broken half. Else any stream of the wire may come."""
     stream = draw(st.sampled_from(ANSWERS))
-    others = [other for other in ANSWERS if other.wire == stream.wire and other.expect["status"] == "complete"]
+    others = [
+        other for other in ANSWERS if other.wire == stream.wire and other.expect["status"] == "complete"
+    ]
     seed = draw(st.integers(0, 2**32))
     rng = random.Random(seed)
     plays, words, streams = [], [], [stream]
@@ -95,7 +102,9 @@ def cases(draw: st.DrawFn, *, one_answer: bool = True, live: bool | None = None)
 
 @st.composite
 def outcomes(draw: st.DrawFn, stream: Stream, rng: random.Random, *, one_answer: bool) -> tuple[str, Play]:
-    kind = draw(st.sampled_from(["cut", "cut", "end", "broke", "reject", "garbage", "whole", "broken", "stop"]))
+    kind = draw(
+        st.sampled_from(["cut", "cut", "end", "broke", "reject", "garbage", "whole", "broken", "stop"])
+    )
     at = draw(st.integers(0, len(stream.data)))
     if kind == "cut":
         how = draw(st.sampled_from([K.DROPPED, K.STALLED]))
@@ -112,7 +121,11 @@ def outcomes(draw: st.DrawFn, stream: Stream, rng: random.Random, *, one_answer:
         data = stream.data[:at] + rng.randbytes(20) + b"\n\ndata: {nonsense\n\n"
         return f"garbage in {stream.name} at {at}", chunked(pieces(data, rng))
     if kind == "broken" and not one_answer:
-        bad = draw(st.sampled_from([b for b in BROKEN if b.wire == stream.wire and b.choices == 1 and not b.verdict.get("tools")]))
+        bad = draw(
+            st.sampled_from(
+                [b for b in BROKEN if b.wire == stream.wire and b.choices == 1 and not b.verdict.get("tools")]
+            )
+        )
         return bad.name, chunked(pieces(bad.data, rng))
     if kind == "stop" and draw(st.integers(0, 9)) == 0:
         return "stop", stopped([stream.data[:at]])
@@ -174,7 +187,7 @@ def test_a_call_with_one_answer_ends_with_it_or_with_its_beginning(case: Case) -
 
 @given(cases(one_answer=False, live=True))
 def test_a_live_consumer_has_one_answer_and_in_the_end_the_reply(case: Case) -> None:
-    """At every moment the text a consumer has is the beginning of one stream; in the end it is the reply's."""
+    """At every moment a consumer's text is the beginning of one stream; in the end it is the reply's."""
     story = play(case)
     check_limits(case, story)
     answers = [s.expect["text"] for s in (*case.streams, *ANSWERS)] + [s.verdict["text"] for s in BROKEN]

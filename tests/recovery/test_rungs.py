@@ -31,7 +31,7 @@ def situation(kind: FaultKind = K.DROPPED, *, retry_after: float | None = None, 
 
 def test_the_ladder_is_in_its_order() -> None:
     """Settle before restart before reroute."""
-    assert LADDER == (settle, restart, reroute)
+    assert (settle, restart, reroute) == LADDER
 
 
 @pytest.mark.parametrize("kind", FaultKind)

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from streams import ALL, BROKEN, CORPUS, GOOD, WIRES, Stream, attempt, halves, one_by_one
 
 from sidestream.assembler import Assembler
 from sidestream.errors import CallFailed, Refused
@@ -18,6 +17,7 @@ from sidestream.recovery.policy import Policy
 from sidestream.reply import Reply
 from sidestream.wire.events import Event, Restarted, StreamEvent, TextDelta
 from sidestream.wire.sse import Decoder, ServerSentEvent
+from streams import ALL, BROKEN, CORPUS, GOOD, WIRES, Stream, attempt, halves, one_by_one
 
 ids = {"ids": lambda stream: stream.name}
 cuts = pytest.mark.parametrize("cut", [lambda data: [data], one_by_one], ids=["whole", "bytes"])

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import WIRES
 
 from sidestream.wire import chat, responses
 from sidestream.wire._json import dumps, loads
 from sidestream.wire.prompt import Request
+from streams import WIRES
 
 JSON = dict[str, Any]
 USER = {"role": "user", "content": "hi"}
@@ -110,11 +110,16 @@ def test_tool_choice_of_responses_is_understood_by_chat(choice: object, there: o
 def test_parameters_take_the_name_of_the_wire() -> None:
     """Chat knows max_tokens and reasoning_effort; what it does not know is left out."""
     body = chat.encode(
-        request(max_output_tokens=5, reasoning={"effort": "low"}, store=True, include=["x"], truncation="auto"), "m"
+        request(
+            max_output_tokens=5, reasoning={"effort": "low"}, store=True, include=["x"], truncation="auto"
+        ),
+        "m",
     )
     assert (body["max_tokens"], body["reasoning_effort"]) == (5, "low")
     assert not {"max_output_tokens", "reasoning", "store", "include", "truncation"} & set(body)
-    body = responses.encode(request(max_output_tokens=5, reasoning={"effort": "low"}, n=2, stop="x", seed=1), "m")
+    body = responses.encode(
+        request(max_output_tokens=5, reasoning={"effort": "low"}, n=2, stop="x", seed=1), "m"
+    )
     assert (body["max_output_tokens"], body["reasoning"]) == (5, {"effort": "low"})
     assert not {"n", "stop", "seed"} & set(body)
 
@@ -146,7 +151,7 @@ def test_text_settings_of_responses_are_understood_by_chat(text: JSON, fields: J
 
 @both
 def test_renamed_fields_are_known_by_their_parameters(wire: Any) -> None:
-    """For each renamed field the table says which parameters make it, so that a rejected one can be dropped."""
+    """For each renamed field the table says which parameters make it: a rejected one can be dropped."""
     values = {"text": {"verbosity": "low", "format": {"type": "json_object"}}, "reasoning": {"effort": "low"}}
     for field, params in wire.RENAMED.items():
         for param in params:
@@ -156,7 +161,9 @@ def test_renamed_fields_are_known_by_their_parameters(wire: Any) -> None:
 
 
 @both
-@given(value=st.dictionaries(st.text(max_size=5), st.integers(-(2**53), 2**53) | st.text(max_size=5), max_size=3))
+@given(
+    value=st.dictionaries(st.text(max_size=5), st.integers(-(2**53), 2**53) | st.text(max_size=5), max_size=3)
+)
 def test_unknown_parameters_pass_unchanged(wire: Any, value: JSON) -> None:
     """A field nobody here has heard of reaches the provider as it was given, as JSON."""
     body = wire.encode(request(new_field=value), "m")

@@ -33,7 +33,12 @@ SHAPES: dict[str, tuple[Any, ErrorInfo]] = {
             "headers": {"X-Codex-Primary-Used-Percent": "100"},
         },
         ErrorInfo(
-            "", "m", "usage_limit_reached", "", 429, {"x-codex-primary-used-percent": "100", "retry-after": "60"}
+            "",
+            "m",
+            "usage_limit_reached",
+            "",
+            429,
+            {"x-codex-primary-used-percent": "100", "retry-after": "60"},
         ),
     ),
     "error.headers": (
@@ -42,7 +47,11 @@ SHAPES: dict[str, tuple[Any, ErrorInfo]] = {
     ),
     "open responses": ({"type": "response.error", "code": "c", "message": "m"}, ErrorInfo("c", "m")),
     "openrouter, numeric code": (
-        {"id": "g", "choices": [], "error": {"code": 502, "message": "m", "metadata": {"provider_name": "x"}}},
+        {
+            "id": "g",
+            "choices": [],
+            "error": {"code": 502, "message": "m", "metadata": {"provider_name": "x"}},
+        },
         ErrorInfo("502", "m", status=502),
     ),
     "status in digits": ({"error": {"code": "429", "message": "m"}}, ErrorInfo("429", "m", status=429)),
@@ -62,7 +71,10 @@ SHAPES: dict[str, tuple[Any, ErrorInfo]] = {
         {"error": {"code": 400, "message": "m", "type": "exceed_context_size_error", "n_ctx": 1}},
         ErrorInfo("400", "m", "exceed_context_size_error", status=400),
     ),
-    "fastapi detail": ({"detail": "Instructions are required"}, ErrorInfo(message="Instructions are required")),
+    "fastapi detail": (
+        {"detail": "Instructions are required"},
+        ErrorInfo(message="Instructions are required"),
+    ),
     "fastapi detail list": ({"detail": [{"loc": ["body"], "msg": "m"}]}, ErrorInfo(message="m")),
     "gemini array": (
         [{"error": {"code": 401, "message": "m", "status": "UNAUTHENTICATED"}}],

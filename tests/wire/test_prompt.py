@@ -35,11 +35,17 @@ def conversations(draw: st.DrawFn) -> list[JSON]:
     for _ in range(draw(st.integers(1, 6))):
         kind = draw(st.sampled_from(["user", "system", "developer", "assistant", "calls"]))
         if kind != "calls":
-            content = draw(texts | st.lists(texts.map(lambda t: {"type": "text", "text": t}), min_size=1, max_size=3))
+            content = draw(
+                texts | st.lists(texts.map(lambda t: {"type": "text", "text": t}), min_size=1, max_size=3)
+            )
             messages.append({"role": kind, "content": content})
             continue
         calls = [
-            {"id": call_id, "type": "function", "function": {"name": draw(names), "arguments": draw(arguments)}}
+            {
+                "id": call_id,
+                "type": "function",
+                "function": {"name": draw(names), "arguments": draw(arguments)},
+            }
             for call_id in draw(st.lists(call_ids, min_size=1, max_size=3, unique=True))
         ]
         messages.append({"role": "assistant", "content": draw(texts | st.none()), "tool_calls": calls})
@@ -248,9 +254,7 @@ def test_without_drops_one_parameter_only() -> None:
     assert request.params == {"a": 1, "b": 2}
 
 
-@pytest.mark.parametrize(
-    ("count", "choices"), [(None, 1), (1, 1), (3, 3), (0, 1), (-2, 1), ("2", 1)]
-)
+@pytest.mark.parametrize(("count", "choices"), [(None, 1), (1, 1), (3, 3), (0, 1), (-2, 1), ("2", 1)])
 def test_choices_are_what_n_says(count: object, choices: int) -> None:
     """`n` counts only if it is a number above zero."""
     assert Request((), params={} if count is None else {"n": count}).choices == choices

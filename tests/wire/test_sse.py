@@ -8,9 +8,9 @@ import random
 import time
 
 import pytest
-from streams import ALL, Stream, halves, one_by_one, pieces
 
 from sidestream.wire.sse import Decoder, LimitExceeded, Limits, ServerSentEvent
+from streams import ALL, Stream, halves, one_by_one, pieces
 
 BOM = b"\xef\xbb\xbf"
 LONG = b"x" * 2048
@@ -35,10 +35,15 @@ VECTORS: dict[str, tuple[bytes, list[tuple[str, bytes, str]]]] = {
     "field-event-empty": (b"event: \ndata:data\n\n", [m("data")]),
     "field-id": (b"id: 1\ndata:a\n\ndata:b\n\n", [m("a", last_id="1"), m("b", last_id="1")]),
     "field-id-reset": (b"id:1\ndata:a\n\nid\ndata:b\n\ndata:c\n\n", [m("a", last_id="1"), m("b"), m("c")]),
-    "field-id-null": (b"id:1\0\ndata:a\n\nid:2\ndata:b\n\nid:\0\ndata:c\n\n", [m("a"), *[m("b", last_id="2")]]),
+    "field-id-null": (
+        b"id:1\0\ndata:a\n\nid:2\ndata:b\n\nid:\0\ndata:c\n\n",
+        [m("a"), m("b", last_id="2"), m("c", last_id="2")],
+    ),
     "field-parsing": (
-        b"data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\ndata:3\rdata:\r\n"
-        b" data:32\ndata:4\n\n",
+        (
+            b"data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\ndata:3\rdata:\r\n"
+            b" data:32\ndata:4\n\n"
+        ),
         [m("\0\n 2\n1\n3\n\n4")],
     ),
     "field-retry": (b"retry:3000\ndata:x\n\n", [m("x")]),
@@ -85,7 +90,10 @@ VECTORS: dict[str, tuple[bytes, list[tuple[str, bytes, str]]]] = {
     "data-then-unknown": (b"data: 1\nfoo: bar\n\n", [m("1")]),
     "id-alone-does-not-dispatch": (b"id: 7\n\ndata: x\n\n", [m("x", last_id="7")]),
     "retry-alone-does-not-dispatch": (b"retry: 7\n\ndata: x\n\n", [m("x")]),
-    "id-with-event": (b"id: 7\nevent: e\ndata: x\n\nevent: f\ndata: y\n\n", [m("x", "e", "7"), m("y", "f", "7")]),
+    "id-with-event": (
+        b"id: 7\nevent: e\ndata: x\n\nevent: f\ndata: y\n\n",
+        [m("x", "e", "7"), m("y", "f", "7")],
+    ),
     # bytes
     "invalid-utf-8": (b"data: \xff\xc3(\n\n", [m(b"\xff\xc3(")]),
     "torn-utf-8": (b"data: \xe2\x82\n\ndata: x\n\n", [m(b"\xe2\x82"), m("x")]),
@@ -100,8 +108,6 @@ VECTORS: dict[str, tuple[bytes, list[tuple[str, bytes, str]]]] = {
     "torn-crlf": (b"data: 1\r\n\r\ndata: 2\r\n", [m("1")]),
     "cr-dispatches-before-its-lf": (b"data: 1\r\n\r", [m("1")]),
 }
-# A NUL in an id leaves the last id as it was.
-VECTORS["field-id-null"][1].append(m("c", last_id="2"))
 
 
 def decode(chunks: list[bytes] | tuple[bytes, ...], **options: bool) -> list[ServerSentEvent]:
@@ -118,7 +124,7 @@ def test_vector_decodes_as_the_standard_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_cutting_a_vector_changes_nothing(name: str, rng: random.Random) -> None:
-    """Every two-way split, single bytes and random pieces give the events of the whole, raw bytes included."""
+    """Every two-way split, single bytes and random pieces give the events of the whole, raw included."""
     assert_cutting_changes_nothing(VECTORS[name][0], rng)
 
 
@@ -140,7 +146,20 @@ def assert_cutting_changes_nothing(data: bytes, rng: random.Random) -> None:
 
 def test_random_soup_decodes_the_same_however_it_is_cut(rng: random.Random) -> None:
     """Random mixes of fields, line ends and marks never depend on where they were cut."""
-    atoms = [b"\n", b"\r", b"\r\n", b"data: a", b"data", b":c", b"event: e", b"id: 1", b"\0", BOM, b" ", b"\xe2"]
+    atoms = [
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"data: a",
+        b"data",
+        b":c",
+        b"event: e",
+        b"id: 1",
+        b"\0",
+        BOM,
+        b" ",
+        b"\xe2",
+    ]
     for _ in range(1500):
         data = b"".join(rng.choices(atoms, k=rng.randrange(14)))
         whole = decode([data])
@@ -150,7 +169,7 @@ def test_random_soup_decodes_the_same_however_it_is_cut(rng: random.Random) -> N
 
 @pytest.mark.parametrize("stream", ALL, ids=lambda stream: stream.name)
 def test_raw_bytes_are_the_stream_itself(stream: Stream) -> None:
-    """Raw bytes come in order, never overlap, and hold all that was dispatched: decoded again, they say the same."""
+    """Raw bytes come in order, never overlap, and hold all that was dispatched: decoded again they say it."""
     events = decode([stream.data])
     at = 0
     for event in events:
@@ -210,7 +229,10 @@ def test_error_field_is_an_event_only_when_asked_for(end: bytes) -> None:
     assert [(event.type, event.data) for event in decode([data])] == [("message", b"x")]
     for cut in ([data], one_by_one(data)):
         events = decode(cut, error_field=True)
-        assert [(event.type, event.data) for event in events] == [("error", b'{"code":500}'), ("message", b"x")]
+        assert [(event.type, event.data) for event in events] == [
+            ("error", b'{"code":500}'),
+            ("message", b"x"),
+        ]
 
 
 # Limits.
@@ -219,7 +241,7 @@ LINE_ENDS = pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["lf", "
 
 
 def refuses(limits: Limits, data: bytes) -> set[str]:
-    """What is said to be too large when `data` comes whole, by bytes and in every two halves; "" if nothing."""
+    """What is too large when `data` comes whole, by bytes and in every two halves; "" if nothing."""
     said: set[str] = set()
     for chunks in ([data], one_by_one(data), *halves(data)):
         decoder = Decoder(limits)
@@ -251,10 +273,7 @@ def test_an_event_at_its_limit_passes_and_a_byte_more_does_not(end: bytes) -> No
 
 def test_comments_without_end_are_too_large_in_the_end() -> None:
     """A flood of comment lines that never dispatches is given up at the event limit."""
-    decoder = Decoder(Limits(event=1000))
-    with pytest.raises(LimitExceeded, match="event"):
-        for _ in range(200):
-            decoder.feed(b": keep-alive\n")
+    assert refuses(Limits(event=1000), b": keep-alive\n" * 200) == {"event"}
 
 
 def test_a_body_at_its_limit_passes_and_a_byte_more_does_not() -> None:

@@ -13,15 +13,18 @@ from typing import Any
 import click
 
 from ..client import Client
+from ..errors import UsageError
 from ..lab import Fault, Lab, Plan
 from ..local import LocalModel
 from ..recovery.policy import Backoff, Policy
 from ..reply import Reply
+from ..route import Route, Secret
 from ..tasks.compression import Budget
 from ..tasks.compression import compress as compress_conversation
 from ..wire.events import Recovering, Restarted, TextDelta
 from .options import output_options
-from .terminal import Story, as_json, reply_json, write
+from .shapes import as_json, reply_json
+from .terminal import Story, write
 
 __all__ = ["demo"]
 
@@ -31,62 +34,57 @@ CUTS = (Fault.cut(after_event=24), Fault.end(after_event=48))
 
 @click.command("demo")
 @click.argument("prompt", default=PROMPT)
-@click.option("--max-tokens", type=click.IntRange(16, 512), default=96, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(64, 512), metavar="N", default=96, show_default=True)
 @output_options
 def demo(prompt: str, max_tokens: int, json: bool, quiet: bool) -> None:
     """Break a real model's stream on purpose and watch it finish. Needs no key and no network after setup."""
     story = Story(quiet or json)
+    asked: dict[str, Any] = {"input": prompt, "max_output_tokens": max_tokens, "temperature": 0, "seed": 1}
     story.say("1. A real model: SmolLM2-135M in llama.cpp, a child process on this machine.", "bold")
     with LocalModel(progress=story.say) as model:
-        upstream = model.url.removesuffix("/v1")
-        with Lab(upstream=upstream, plan=Plan(CUTS)) as lab:
-            story.say(f"2. The lab in between, at {lab.url}, cuts the answer twice.\n", "bold")
-            reply, restarts = _ask(Client(lab.url, **_settings(model)), prompt, max_tokens, story, json=json)
+        with Lab(upstream=model.url.removesuffix("/v1"), plan=Plan(CUTS)) as lab:
+            story.say(f"2. The lab in between, at {lab.url}, cuts the answer twice.", "bold")
+            story.say(f"\n> {prompt}\n")
+            reply, restarts = _ask(_client(model, lab.url), asked, story, json=json)
             requests = len(lab.requests)
+        story.say("")
         story.ledger(reply.attempts)
+        if requests < 2:
+            raise UsageError("the answer was too short to be cut", hint="ask for a longer one")
         story.say("\n3. The same question, straight to the model, uncut.", "bold")
-        with Client(model.url, **_settings(model)) as client:
-            uncut = client.complete(prompt, max_output_tokens=max_tokens, temperature=0, seed=1)
-    same = uncut.text == reply.text
-    story.say(
-        f"   Cut {requests - 1} times, {requests} requests, the text is the same: {'yes' if same else 'NO'}.",
-        "green" if same else "red",
+        with _client(model, model.url) as client, story.waiting("asking again"):
+            same = client.complete(**asked).text == reply.text
+    verdict = (
+        f"Cut {requests - 1} times, {requests} requests, the text is the same: {'yes' if same else 'NO'}."
     )
-    compaction = _compress(story)
+    story.say(f"   {verdict}", "green" if same else "red")
+    compression = _compress(story)
     if json:
-        write(
-            as_json(
-                {
-                    "reply": reply_json(reply),
-                    "cuts": requests - 1,
-                    "restarts_announced": restarts,
-                    "same_as_uncut": same,
-                    "compression": compaction,
-                }
-            )
-        )
-    if not same or requests < 2:
+        told = {"cuts": requests - 1, "restarts_announced": restarts, "same_as_uncut": same}
+        write(as_json({"reply": reply_json(reply), **told, "compression": compression}))
+    if not same:
         raise SystemExit(1)
 
 
-def _settings(model: LocalModel) -> dict[str, Any]:
-    policy = Policy(backoff=Backoff(base=0.2))
-    return {"api_key": model.api_key, "model": model.model, "wire": "chat", "policy": policy}
+def _client(model: LocalModel, url: str) -> Client:
+    """A client with this one route: what the environment configures is none of the demo's business."""
+    route = Route(url, model.model, "chat", Secret(model.api_key), name=model.model)
+    return Client(routes=[route], policy=Policy(backoff=Backoff(base=0.2)))
 
 
-def _ask(client: Client, prompt: str, max_tokens: int, story: Story, *, json: bool) -> tuple[Reply, int]:
+def _ask(client: Client, asked: dict[str, Any], story: Story, *, json: bool) -> tuple[Reply, int]:
     restarts = 0
-    with client, client.stream(prompt, max_output_tokens=max_tokens, temperature=0, seed=1) as stream:
+    with client, client.stream(**asked) as stream, story.waiting("waiting for the model") as begin:
         for event in stream:
+            begin()
             if isinstance(event, TextDelta) and not json:
-                write(event.delta)
+                story.answer(event.delta)
             elif isinstance(event, Recovering):
                 story.recovering(event)
             elif isinstance(event, Restarted):
                 restarts += 1
-                story.say(f"the answer begins anew: {event.reason}", "yellow")
-        if not json:
-            write("\n")
+                story.restarted(event.reason)
+        story.end_answer()
         return stream.reply, restarts
 
 

@@ -14,6 +14,8 @@ scripts (`Script.since`, `script.error`).
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, cast, get_args
@@ -134,8 +136,14 @@ class Fault:
             raise UsageError(
                 f"{self.kind}: after_event and at_byte are two positions", hint="give one of them"
             )
+        if any(isinstance(at, float) for at in (self.after_event, self.at_byte, self.size)):
+            raise UsageError(
+                f"{self.kind}: positions and sizes are whole numbers", hint="for example after_event=3"
+            )
+        if not all(math.isfinite(seconds) for seconds in (self.interval, self.seconds or 0)):
+            raise UsageError(f"{self.kind}: a time is a finite number", hint="leave seconds out for ever")
         if min(self.after_event or 0, self.at_byte or 0, self.interval, self.seconds or 0) < 0:
-            raise UsageError(f"{self.kind}: positions and times cannot be negative")
+            raise UsageError(f"{self.kind}: positions and times cannot be negative", hint="count from 0")
 
     @property
     def row(self) -> Row:
@@ -157,14 +165,25 @@ class Fault:
         name = name.strip()
         if name not in set(Kind):
             raise UsageError(f"no fault named {name!r}", hint=f"one of {', '.join(Kind)}")
+        known = cls.arguments(Kind(name))
         words = [word.strip() for word in rest.split(",") if word.strip()]
         plain = [_value(word) for word in words if "=" not in word]
-        named = dict(word.split("=", 1) for word in words if "=" in word)
+        named = {
+            key.strip(): value for key, _, value in (word.partition("=") for word in words if "=" in word)
+        }
+        hint = f"{name} takes {', '.join(known) or 'no arguments'}"
+        if unknown := [key for key in named if key not in known]:
+            raise UsageError(f"{text!r}: {name} has no argument {unknown[0]!r}", hint=hint)
         try:
             made = getattr(cls, name)(*plain, **{key: _value(value) for key, value in named.items()})
-        except TypeError as error:
-            raise UsageError(f"{text!r}: {error}", hint=f"see Fault.{name}") from error
+        except TypeError:  # too many of them, or a word where a number belongs
+            raise UsageError(f"{text!r}: these arguments make no sense", hint=hint) from None
         return cast("Fault", made)
+
+    @classmethod
+    def arguments(cls, kind: Kind) -> tuple[str, ...]:
+        """The names of the arguments that a kind takes."""
+        return tuple(inspect.signature(getattr(cls, kind.value)).parameters)
 
     @classmethod
     def end(cls, *, after_event: int | None = None, at_byte: int | None = None) -> Fault:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -47,6 +48,7 @@ class Alarm:
         self.stopped: Literal["cancel", "interrupt"] | None = None
         self.rang = False
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._meter: Meter | None = None
@@ -55,7 +57,10 @@ class Alarm:
         self._stream: Stream | None = None
 
     def stop(self, kind: Literal["cancel", "interrupt"]) -> None:
-        """End the call, from any thread."""
+        """End the call, from any thread; from the loop's own at once, before it does another thing."""
+        if threading.get_ident() == self._thread:
+            self._stop(kind)
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
             self._loop.call_soon_threadsafe(self._stop, kind)
 
@@ -84,8 +89,7 @@ class Alarm:
         self._own(task)
         self._meter, self.rang = meter, False
         try:
-            if self.stopped:
-                raise httpcore2.ReadError("the call was stopped")
+            self.check()
             self._arm()
             yield
         except asyncio.CancelledError:
@@ -103,15 +107,22 @@ class Alarm:
     def _own(self, task: asyncio.Task[Any]) -> None:
         self._task, self._cancelling = task, task.cancelling()
 
+    def pause(self) -> None:
+        """The consumer has the stream."""
+        self.clock.pause()
+
     def resume(self) -> None:
-        """The consumer gave the stream back, perhaps in another task than before.
+        """The consumer gave it back, perhaps in another task than before."""
+        self.clock.resume()
+        if (task := asyncio.current_task()) is not None and self._task is not None:
+            self._own(task)
+
+    def check(self) -> None:
+        """Whether to go on.
 
         Raises:
-            httpcore2.ReadError: the call was stopped meanwhile.
+            httpcore2.ReadError: the call was stopped, perhaps while the consumer had the stream.
         """
-        self.clock.resume()
-        if (task := asyncio.current_task()) is not None:
-            self._own(task)
         if self.stopped:
             raise httpcore2.ReadError("the call was stopped")
 

@@ -82,14 +82,22 @@ class Watch:
             httpcore2.ReadTimeout: none are left.
             httpcore2.ReadError: the call was stopped.
         """
-        if self.stopped:
-            raise httpcore2.ReadError("the call was stopped")
+        self.check()
         if self.meter is None:
             raise RuntimeError("a call waits only under a meter")
         left = self.meter.due - self.clock.now()
         if left <= 0:
             raise httpcore2.ReadTimeout("no time is left")
         return left
+
+    def check(self) -> None:
+        """Whether to go on.
+
+        Raises:
+            httpcore2.ReadError: the call was stopped, perhaps while the consumer had the stream.
+        """
+        if self.stopped:
+            raise httpcore2.ReadError("the call was stopped")
 
     def sleep(self, seconds: float) -> None:
         """Wait, or until the call is stopped."""

@@ -85,7 +85,7 @@ class Exchange:
         """Take the next bytes of the body, return what the consumer gets.
 
         Raises:
-            NotJSON: the body is a web page. An event that is no JSON ends the stream instead: `close` raises it.
+            NotJSON: the body is a web page. (What is no JSON inside a stream ends it, and `close` raises.)
             LimitExceeded: it is larger than allowed.
             BadCoding: it is not compressed as its header says.
         """

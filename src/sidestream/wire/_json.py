@@ -11,7 +11,10 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["NotJSON", "dumps", "integer", "loads", "mapping", "number", "sequence", "string"]
+__all__ = ["UNREADABLE", "NotJSON", "dumps", "integer", "loads", "mapping", "number", "sequence", "string"]
+
+# What msgspec raises for bytes it cannot hold; invalid UTF-8 in a field that is read is Python's own error.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class NotJSON(ValueError):
@@ -22,11 +25,11 @@ def loads(data: bytes | str) -> Any:
     """Parse JSON; invalid UTF-8 is replaced first, as server-sent events ask for."""
     try:
         return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         if isinstance(data, bytes):
             try:
                 return msgspec.json.decode(data.decode("utf-8", "replace"))
-            except (msgspec.MsgspecError, RecursionError):
+            except UNREADABLE:
                 pass
         raise NotJSON(str(error)) from error
 

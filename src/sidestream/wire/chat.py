@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ._json import NotJSON, dumps, integer, loads, mapping, sequence, string
+from ._json import UNREADABLE, NotJSON, dumps, integer, loads, mapping, sequence, string
 from .errorinfo import read_error
 from .events import (
     ArgumentsDelta,
@@ -48,6 +48,7 @@ RENAMED = {
     "response_format": ("text",),
     "verbosity": ("text",),
 }
+_CHOICES = 128  # no server offers more alternatives
 
 
 class _Function(Struct, gc=False):
@@ -173,7 +174,7 @@ class Decoder:
                 continue
             try:
                 chunk = _chunk(data)
-            except (msgspec.MsgspecError, RecursionError):
+            except UNREADABLE:
                 if not data.strip():
                     continue
                 chunk = _chunk(dumps(_normalise(loads(data))))
@@ -252,9 +253,7 @@ class Decoder:
     def _choice(self, choice: _Choice, events: list[Event]) -> None:
         self._counted = False
         index = choice.index or 0
-        state = self._choices.get(index)
-        if state is None:
-            state = self._choices[index] = _ChoiceState(index)
+        state = self._choices.get(index) or self._begin(index)
         delta = choice.delta
         if delta is not None:
             if delta.content:
@@ -277,6 +276,12 @@ class Decoder:
             events.append(Finished("failed", reason="error", error=error))
         elif choice.finish_reason and state.finish is None:
             self._finish_choice(state, choice.finish_reason, events)
+
+    def _begin(self, index: int) -> _ChoiceState:
+        if not 0 <= index < _CHOICES:
+            raise NotJSON(f"a choice has the number {index}")
+        state = self._choices[index] = _ChoiceState(index)
+        return state
 
     def _open(self, state: _ChoiceState, kind: str, events: list[Event], **fields: str) -> int:
         key = self._items

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ._json import NotJSON, integer, loads, mapping, sequence, string
+from ._json import UNREADABLE, NotJSON, integer, loads, mapping, sequence, string
 from .errorinfo import read_error
 from .events import (
     ArgumentsDelta,
@@ -179,7 +179,7 @@ class Decoder:
                 return
             try:
                 peek = _peek(frame.data)
-            except (msgspec.MsgspecError, RecursionError):
+            except UNREADABLE:
                 self._read(frame, events)
                 continue
             shape = _DELTAS.get(peek.type)
