@@ -108,9 +108,10 @@ def is_ready(level: str) -> bool:
     try:
         stamp = json.loads(STAMP.read_text())
         wide_enough = LEVELS.index(stamp["level"]) >= LEVELS.index(level)
+        unchanged = stamp["digest"] == digest()
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return wide_enough and stamp["digest"] == digest() and venv_works()
+    return wide_enough and unchanged and venv_works()
 
 
 def digest() -> str:

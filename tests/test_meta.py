@@ -41,8 +41,8 @@ PURE = ("wire", "recovery", "assembler", "reply", "route")
 WORLD = frozenset(
     {
         "httpcore2", "httpx2", "httpx", "asyncio", "anyio", "time", "random", "socket", "ssl", "threading",
-        "os", "select", "selectors", "subprocess", "pathlib", "logging", "multiprocessing", "concurrent", "secrets",
-        "sys", "signal", "tempfile", "shutil", "io", "queue", "sched", "urllib.request", "http",
+        "os", "select", "selectors", "subprocess", "pathlib", "logging", "multiprocessing", "concurrent",
+        "secrets", "sys", "signal", "tempfile", "shutil", "io", "queue", "sched", "urllib.request", "http",
     }
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""run.py's own decisions, without installing anything: when an environment is ready, what is run, what is said."""
+"""run.py's own decisions, without installing: when an environment is ready, what is run, what is said."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_lint_runs_every_check(run: ModuleType, monkeypatch: pytest.MonkeyPatch)
         ran.append(argv[2])
         return subprocess.CompletedProcess(argv, {"ruff": 0, "mypy": 3}[argv[2]])
 
-    monkeypatch.setattr(run, "prepare", lambda level: None)
+    monkeypatch.setattr(run, "prepare", lambda _level: None)
     monkeypatch.setattr(run.subprocess, "run", check)
     assert run.main(["lint"]) == 3
     assert ran == ["ruff", "ruff", "mypy"]
@@ -226,7 +226,7 @@ def test_a_python_without_venv_says_what_to_install(run: ModuleType, monkeypatch
 
 
 def test_the_environment_of_a_command(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is in the checkout unless the user chose one; what would turn Python elsewhere is left out."""
+    """The cache is in the checkout unless the user chose one; what turns Python elsewhere is left out."""
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("PYTHONHOME", "/elsewhere")
     monkeypatch.delenv("SIDESTREAM_CACHE_DIR", raising=False)

@@ -268,23 +268,23 @@ class AsyncRun:
                     self._outcome = Rejected(opened.status, opened.headers, body, self._clock.now())
                     return
                 exchange.opened(opened.headers)
-                chunks = lane.chunks()
-                async for chunk in chunks:
-                    batch = exchange.feed(chunk)
-                    if exchange.progressed:
-                        meter.progress(self._clock.now())
-                        self._alarm.rearm()
-                    if batch:
-                        yield batch
-                        self._alarm.check()
-                    if exchange.done:
-                        break
-                    if exchange.over:
-                        meter.over(self._clock.now())
-                        self._alarm.rearm()
-                if await self._ends(chunks, meter) and await lane.finish():
-                    self._pool.keep(lane)
-                    lane = None
+                async with contextlib.aclosing(lane.chunks()) as chunks:
+                    async for chunk in chunks:
+                        batch = exchange.feed(chunk)
+                        if exchange.progressed:
+                            meter.progress(self._clock.now())
+                            self._alarm.rearm()
+                        if batch:
+                            yield batch
+                            self._alarm.check()
+                        if exchange.done:
+                            break
+                        if exchange.over:
+                            meter.over(self._clock.now())
+                            self._alarm.rearm()
+                    if await self._ends(chunks, meter) and await lane.finish():
+                        self._pool.keep(lane)
+                        lane = None
             self._outcome = Ended(self._clock.now())
         except FAILURES as error:
             self._outcome = self._broke(error, meter)

@@ -12,7 +12,7 @@ import pytest
 from commands import CANARY, PROGRAM, ROOT, SAMPLE, environment, process, sidestream
 
 import sidestream.errors as errors
-from sidestream.cli import EXIT_CODES
+from sidestream.cli import EXIT_CODES, shapes
 from sidestream.cli.advice import ADVICE, CLOCKS, WORDS, advice
 from sidestream.cli.app import CODES, COMMANDS, exit_code
 from sidestream.lab import Fault, Lab, Plan, script
@@ -155,3 +155,39 @@ def test_hints_speak_of_options(environ: dict[str, str]) -> None:
 def test_an_error_of_the_library_keeps_its_hint() -> None:
     """A hint that needs no translation is passed on."""
     assert advice(errors.UsageError("no", hint="do this")) == "do this"
+
+
+# docs/cli.md
+
+
+PAGE = (ROOT / "docs" / "cli.md").read_text()
+
+
+def test_exit_codes_are_documented_in_the_same_words() -> None:
+    """The page's table of exit codes is the code's."""
+    said = re.findall(r"^\| `(\d+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert {int(code): meaning.replace("\\|", "|") for code, meaning in said} == EXIT_CODES
+
+
+@pytest.mark.parametrize(
+    ("object_", "names"),
+    [
+        ("reply", [*shapes.REPLY, "tool_calls", "attempts"]),
+        ("attempt", [*shapes.ATTEMPT, "seconds"]),
+        ("tool call", [*shapes.CALL]),
+        ("compaction", [*shapes.COMPACTION]),
+        ("request", [*shapes.REQUEST]),
+    ],
+)
+def test_json_names_are_documented(object_: str, names: list[str]) -> None:
+    """The page lists exactly the names that --json prints."""
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| {object_} |"))
+    assert re.findall(r"`([a-z_]+)`", row.split("|")[3].split(", and without")[0]) == names
+
+
+def test_every_option_on_the_page_exists() -> None:
+    """Each option that the page speaks of is an option of some command."""
+    pages = "".join(sidestream(*page, "--help").out for page in PAGES)
+    assert not [
+        option for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) if option not in pages
+    ]

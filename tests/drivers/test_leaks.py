@@ -48,7 +48,7 @@ Count = Callable[[str, int], None]
 
 
 def descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 def nowhere() -> Route:

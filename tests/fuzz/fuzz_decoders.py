@@ -124,9 +124,10 @@ def facts(ended: Reply | CallFailed) -> object:
 
 BITS = (
     b"\n", b"\r", b"\r\n", b"\n\n", b"data: ", b"event: error\n", b"error: {}\n\n", b"data: [DONE]\n\n",
-    b"\xef\xbb\xbf",
-    b"\xff", b"\xed\xa0\x80", b"\0", b"{", b"}", b'"', b"[" * 200, b"null", b"1e999", b"9" * 400,
-    b'"\\ud800"',    b'"error":{"code":429}', b'"type":"error",', b'"finish_reason":"stop"', b"<html>", b"id: 1\n", b":\n\n",
+    b"\xef\xbb\xbf", b"\xff", b"\xed\xa0\x80", b"\0", b"{", b"}",
+    b'"', b"[" * 200, b"null", b"1e999", b"9" * 400,
+    b'"\\ud800"', b'"error":{"code":429}', b'"type":"error",', b'"finish_reason":"stop"',
+    b"<html>", b"id: 1\n", b":\n\n",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 2**63, 2**64, 1.5, "", "x", "\0", [], [[]], {}, {"type": []}, ["text"], {"text": 5},

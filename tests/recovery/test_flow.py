@@ -493,7 +493,7 @@ def shorter(stream: Stream, text: str) -> bytes:
 
 
 def test_a_live_answer_settles_only_if_it_covers_what_was_said() -> None:
-    """A stream that ends whole but shorter than what the consumer has cannot settle: it would be a mixture."""
+    """A stream that ends whole but shorter than what the consumer has cannot settle: that were a mixture."""
     half = RESPONSES.data[: RESPONSES.data.index(b"response.output_text.done")]
     plays = [chunked([half]), chunked([shorter(RESPONSES, "Streams")]), whole(RESPONSES)]
     held = drive(call(route("responses")), plays)

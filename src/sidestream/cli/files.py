@@ -1,4 +1,8 @@
-"""Reading what a user names, never more than a limit; writing whole or not at all."""
+"""Reading what a user names, never more than a limit; writing whole or not at all.
+
+A file is written beside its place, flushed to disk and renamed; what is no regular file (a device, a pipe) is
+written to and never replaced. What the bytes mean is not known here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`sidestream lab`: the fault-injecting server, for any client in any language."""
+"""`sidestream lab`: the fault-injecting server, for any client in any language.
+
+This file turns options into a `Plan` and answers, checks what can be checked before the first request, and
+prints what became of each. How faults happen is in `sidestream.lab`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What `--json` prints. The names are stable: docs/cli.md lists them and a test compares."""
+"""What `--json` prints: values of the library as plain objects with stable names.
+
+The tuples are the names, taken from the values as they are; docs/cli.md lists them and a test compares.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,33 @@ if TYPE_CHECKING:
     from ..lab import Request
     from ..tasks.compression import Compaction
 
-__all__ = ["as_json", "compaction_json", "error_json", "reply_json", "request_json"]
+__all__ = [
+    "ATTEMPT",
+    "CALL",
+    "COMPACTION",
+    "REPLY",
+    "REQUEST",
+    "as_json",
+    "compaction_json",
+    "error_json",
+    "reply_json",
+    "request_json",
+]
 
-_REPLY = (
+REPLY = (
     "status", "text", "commentary", "reasoning", "refusal",
     "finish_reason", "settled", "id", "model", "usage",
 )  # fmt: skip
-_CALL = ("call_id", "name", "arguments")
-_ATTEMPT = (
+CALL = ("call_id", "name", "arguments")
+ATTEMPT = (
     "route", "rung", "ended", "detail", "status", "request_id",
     "events", "tokens", "kept", "wasted", "reported",
 )  # fmt: skip
-_COMPACTION = (
+COMPACTION = (
     "method", "notice", "met_budget", "budget_chars", "chars_before", "chars_after", "digest_chars",
     "tokens_before", "tokens_after", "messages_before", "messages_after",
 )  # fmt: skip
-_REQUEST = ("index", "method", "path", "events_sent", "bytes_sent", "fault", "ended_by")
+REQUEST = ("index", "method", "path", "events_sent", "bytes_sent", "fault", "ended_by")
 
 
 def as_json(value: object) -> str:
@@ -43,12 +57,12 @@ def _of(value: object, names: Iterable[str]) -> dict[str, Any]:
 
 
 def reply_json(reply: Reply) -> dict[str, Any]:
-    calls = [_of(call, _CALL) for call in reply.tool_calls]
-    return _of(reply, _REPLY) | {"tool_calls": calls, "attempts": _attempts(reply.attempts)}
+    calls = [_of(call, CALL) for call in reply.tool_calls]
+    return _of(reply, REPLY) | {"tool_calls": calls, "attempts": _attempts(reply.attempts)}
 
 
 def _attempts(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
-    return [_of(row, _ATTEMPT) | {"seconds": round(row.seconds, 3)} for row in attempts]
+    return [_of(row, ATTEMPT) | {"seconds": round(row.seconds, 3)} for row in attempts]
 
 
 def error_json(error: SidestreamError) -> dict[str, Any]:
@@ -69,9 +83,9 @@ def error_json(error: SidestreamError) -> dict[str, Any]:
 
 
 def compaction_json(compaction: Compaction) -> dict[str, Any]:
-    return _of(compaction, _COMPACTION)
+    return _of(compaction, COMPACTION)
 
 
 def request_json(request: Request) -> dict[str, Any]:
     """A request the lab has seen to its end."""
-    return _of(request, _REQUEST)
+    return _of(request, REQUEST)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import ssl
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -215,17 +215,18 @@ class Lane:
         self._response = await self._http.handle_async_request(http_request(route, body, self._proxy))
         return Opened(self._response.status, lower_headers(self._response))
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives. To be closed: left to the collector, it would cost its loop a task."""
         return aiter(self._body().stream)  # type: ignore[arg-type]  # async by construction
 
     async def rest(self) -> bytes:
         """The body, at most BODY_LIMIT bytes of it."""
         held = b""
-        async for chunk in self.chunks():
-            held += chunk
-            if len(held) >= BODY_LIMIT:
-                break
+        async with contextlib.aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                held += chunk
+                if len(held) >= BODY_LIMIT:
+                    break
         return held[:BODY_LIMIT]
 
     def take(self, alarm: Alarm) -> None:

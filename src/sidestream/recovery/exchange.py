@@ -107,7 +107,7 @@ class Exchange:
         """
         events: list[Event] = []
         if self._whole is not None:
-            body, self._whole = b"".join(self._whole), None
+            body, self._whole = b"".join(self._whole).lstrip(_SPACE), None
             events = self._wire.read_body(body)
         else:
             events = self._decoder.close()
