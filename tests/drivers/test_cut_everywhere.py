@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from callers import WAYS, caller
 from memory import ENDINGS, Answer, Ending, Loop, World, answer, async_client, client
-from verdicts import Outcome, Stream, failure_problems, problems, recorded
+from verdicts import Outcome, Stream, beginning_problems, failure_problems, problems, recorded
 
 from sidestream import DeadlineExceeded, StreamDropped
 
@@ -123,7 +123,7 @@ def request_problems(stage: Stage, outcome: Outcome, at: int) -> Iterator[str]:
         yield f"settled is {reply.settled}"
     if len(reply.attempts) != requests:
         yield f"the ledger has {len(reply.attempts)} attempts"
-    if outcome.view is not None and outcome.view.restarts:
+    if outcome.view is not None and outcome.view.void:
         yield "the same answer was announced as another one"
 
 
@@ -172,8 +172,11 @@ def test_another_answer_after_the_cut_is_never_mixed_in(stage: Stage) -> None:
         outcome = stage.play(stage.cut(at, ending), answer(other.body))
         where = f"{ending} at {at}, then {other}"
         stage.note(where, problems(other, outcome))
-        if outcome.view is not None and outcome.view.restarts > 1:
-            stage.note(where, iter([f"announced {outcome.view.restarts} times"]))
+        if outcome.view is not None:
+            for void in outcome.view.void:
+                stage.note(where, beginning_problems(stream, void))
+            if len(outcome.view.void) > 1:
+                stage.note(where, iter([f"announced {len(outcome.view.void)} times"]))
     assert not stage.troubles, shown(stage.troubles)
 
 

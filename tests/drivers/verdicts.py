@@ -125,9 +125,8 @@ class View:
     reasoning: str = ""
     refusal: str = ""
     calls: list[ToolCall] = field(default_factory=list)
-    restarts: int = 0
+    void: list[View] = field(default_factory=list)  # what it had at each `Restarted`
     recoveries: int = 0
-    before: int = 0  # characters and calls it had when the stream broke
 
     def see(self, event: StreamEvent) -> None:
         if isinstance(event, TextDelta):
@@ -142,19 +141,10 @@ class View:
             self.calls.append(ToolCall(event.call_id, event.name, event.arguments))
         elif isinstance(event, Recovering):
             self.recoveries += 1
-            self.before = self.size
         elif isinstance(event, Restarted):
-            self.restarts += 1
-            self._forget()
-
-    def _forget(self) -> None:
-        self.text, self.calls = {}, []
-        self.commentary = self.reasoning = self.refusal = ""
-
-    @property
-    def size(self) -> int:
-        said = (*self.text.values(), self.commentary, self.reasoning, self.refusal)
-        return sum(map(len, said)) + len(self.calls)
+            self.void.append(View(self.text, self.commentary, self.reasoning, self.refusal, self.calls))
+            self.text, self.calls = {}, []
+            self.commentary = self.reasoning = self.refusal = ""
 
     def texts(self, choices: int) -> tuple[str, ...]:
         """The text of every choice; with one choice, of all its messages together."""
@@ -234,13 +224,26 @@ def failure_problems(stream: Stream, outcome: Outcome) -> Iterator[str]:
         yield f"the partial's calls {calls}"
     yield from _item_problems(stream, reply)
     if outcome.view is not None:
-        yield from _beginning_problems(stream, outcome.view, reply)
+        yield from beginning_problems(stream, outcome.view)
+        yield from _partial_problems(stream, outcome.view, reply)
 
 
-def _beginning_problems(stream: Stream, view: View, reply: Reply) -> Iterator[str]:
+def beginning_problems(stream: Stream, view: View) -> Iterator[str]:
+    """What a consumer has of an answer that is not whole has to be a beginning of it, in every channel."""
     for seen, whole in zip(view.texts(stream.choices), stream.texts, strict=False):
         if not whole.startswith(seen):
             yield f"the consumer has text {seen!r}"
+    for name in ("commentary", "reasoning", "refusal"):
+        if not stream.expect[name].startswith(getattr(view, name)):
+            yield f"the consumer has {name} {getattr(view, name)!r}"
+    if tuple(view.calls) != stream.calls[: len(view.calls)]:
+        yield f"the consumer has calls {view.calls}"
+
+
+def _partial_problems(stream: Stream, view: View, reply: Reply) -> Iterator[str]:
+    """The partial of an error is what the consumer has."""
+    if any(view.texts(stream.choices)) and view.texts(stream.choices) != reply.texts[: len(view.text)]:
+        yield f"the consumer has texts {view.text}, the partial {reply.texts}"
     for name in ("commentary", "reasoning", "refusal"):
         if getattr(view, name) != getattr(reply, name):
             yield f"the consumer has {name} {getattr(view, name)!r}, the partial {getattr(reply, name)!r}"

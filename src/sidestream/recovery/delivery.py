@@ -2,9 +2,9 @@
 
 Strategy: a `Gate` stands between one attempt and the consumer. On the first attempt everything passes. After
 a restart it knows what the consumer already has (`Said`) and swallows the new stream for as long as it says
-the same, channel by channel and character by character; past that point it passes the rest. The moment the
-new stream says something else, the consumer is told with `Restarted` and gets the new answer from its first
-character: never a mixture. The comparison is checked, never assumed.
+the same, channel by channel and character by character; once all of it was said again, the rest passes. The
+moment the new stream says something else, the consumer is told with `Restarted` and gets the new answer from
+its first character: never a mixture. The comparison is checked, never assumed.
 """
 
 from __future__ import annotations
@@ -53,23 +53,28 @@ class Gate:
         self._said = said
         self._at: dict[tuple[str, int], int] = {}
         self._calls = 0
+        self._held: list[StreamEvent] = []
         self.matching = bool(said)
         self.restarted = False
 
     def admit(self, events: Iterable[StreamEvent], assembler: Assembler) -> list[StreamEvent]:
-        """Of these events, what the consumer gets now. Call only while `matching`."""
-        out: list[StreamEvent] = []
+        """Of these events, what the consumer gets now. Call only while `matching`.
+
+        What is new waits until all that was said has been said again: before that, new reasoning beside old
+        text could still turn out to be a mixture.
+        """
         for event in events:
             rest = self._compare(event, assembler)
             if rest is None:
                 return self.restart(assembler, "the new stream says something else")
-            out += rest
-        return out
+            self._held += rest
+        return self._release() if self._repeated() else []
 
     def restart(self, assembler: Assembler, reason: str) -> list[StreamEvent]:
         """Tell the consumer, and give the new answer from its beginning."""
         self.matching = False
         self.restarted = True
+        self._held = []
         return [Restarted(reason), *assembler.replay()]
 
     def end(self, assembler: Assembler) -> list[StreamEvent]:
@@ -77,8 +82,7 @@ class Gate:
         if not self.matching:
             return []
         if self.covers(assembler):
-            self.matching = False
-            return []
+            return self._release()
         return self.restart(assembler, "the new stream ended earlier")
 
     def covers(self, assembler: Assembler) -> bool:
@@ -89,14 +93,17 @@ class Gate:
 
     def said(self, assembler: Assembler) -> Said:
         """What the consumer has by now."""
-        channels, calls = assembler.channels(), assembler.calls()
-        if not self.matching:
-            return Said(channels, calls)
-        longest = {
-            key: max(self._said.channels.get(key, ""), channels.get(key, ""), key=len)
-            for key in {**self._said.channels, **channels}
-        }
-        return Said(longest, max(self._said.calls, calls, key=len))
+        return self._said if self.matching else Said(assembler.channels(), assembler.calls())
+
+    def _repeated(self) -> bool:
+        """Whether every character and call that the consumer has was compared and found again."""
+        again = all(self._at.get(key, 0) >= len(text) for key, text in self._said.channels.items())
+        return again and self._calls >= len(self._said.calls)
+
+    def _release(self) -> list[StreamEvent]:
+        self.matching = False
+        held, self._held = self._held, []
+        return held
 
     def _compare(self, event: StreamEvent, assembler: Assembler) -> list[StreamEvent] | None:
         """What is new in the event, or None if it contradicts what was said."""
