@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .cancel import Cancel, Kind
+from .errors import Cancelled, SidestreamError
 from .net import sync
 from .net.common import FAILURES, CallClock
 from .recovery.clocks import Meter
@@ -116,6 +117,9 @@ class Run:
                 action = story.send(_came_of(self._outcome))
         except StopIteration as end:
             self.reply = end.value
+        except (SidestreamError, Cancelled) as error:
+            self.reply = error.reply
+            raise
         finally:
             unsubscribe()
             story.close()
@@ -233,6 +237,9 @@ class AsyncRun:
                 action = story.send(_came_of(self._outcome))
         except StopIteration as end:
             self.reply = end.value
+        except (SidestreamError, Cancelled) as error:
+            self.reply = error.reply
+            raise
         finally:
             unsubscribe()
             story.close()

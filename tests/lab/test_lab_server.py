@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
@@ -307,3 +308,13 @@ def test_importing_the_pytest_plugin_loads_nothing_of_the_lab() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_stopping_right_after_a_connection_leaks_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    """A connection accepted just as the lab stops is closed like any other."""
+    for _ in range(20):
+        with Lab() as running:
+            for _ in range(3):
+                socket.create_connection((running.host, running.port)).close()
+        gc.collect()
+    assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]

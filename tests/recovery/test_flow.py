@@ -8,7 +8,7 @@ from hands import Play, Story, broke, chunked, clean_end, cut, drive, reject, st
 from sidestream import errors
 from sidestream.recovery.clocks import Timeouts
 from sidestream.recovery.faults import FaultKind
-from sidestream.recovery.flow import Call
+from sidestream.recovery.flow import Call, Rejected, Sleep, Tell, Woke, flow
 from sidestream.recovery.policy import Backoff, Policy
 from sidestream.route import Route
 from sidestream.wire.events import Restarted, TextDelta
@@ -516,3 +516,16 @@ def test_incomplete_is_a_reply() -> None:
     story = drive(call(), [whole(named("chat/length"))])
     assert story.reply is not None
     assert (story.reply.status, story.reply.finish_reason) == ("incomplete", "length")
+
+
+def test_a_retry_after_date_counts_from_the_wall_clock() -> None:
+    """A `Retry-After` date without a `Date` header is read against the time of the answer."""
+    call = Call(
+        Request(({"role": "user", "content": "hi"},)), (route("chat"),), policy=Policy(longest_wait=120)
+    )
+    story = flow(call, now=0.0, unix_time=0.0, random=lambda: 0.0)
+    next(story)
+    headers = {"retry-after": "Thu, 01 Jan 1970 00:00:31 GMT"}
+    assert isinstance(story.send(Rejected(429, headers, b"{}", at=1.0)), Tell)
+    assert story.send(Woke(at=1.0)) == Sleep(30.0)
+    story.close()

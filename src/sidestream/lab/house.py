@@ -7,6 +7,7 @@ who asks for a free port gets this one. Every limit of the lab is listed in `Lim
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class Limits:
     recorded: int = 64 * 1024 * 1024
 
 
+# Turns of the loop from an accepted socket to its connection; asyncio takes three.
+_ACCEPT_TURNS = 5
+
+
 class House:
     """The loop's side of a lab. Every method runs on the loop."""
 
@@ -69,6 +74,7 @@ class House:
         finally:
             for later in self._later:
                 later.cancel()
+            await self._finish_accepting()
             if self._server is not None:
                 self._server.close()
             self._socket.close()
@@ -117,6 +123,13 @@ class House:
     def open_connections(self) -> int:
         """How many connections are open."""
         return len(self._open)
+
+    async def _finish_accepting(self) -> None:
+        """Accept nothing new, and let what was accepted just now become a connection: asyncio leaks it else."""
+        with contextlib.suppress(NotImplementedError, ValueError):  # no readers on this loop, or no socket
+            asyncio.get_running_loop().remove_reader(self._socket)
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
 
     async def _close_all(self) -> None:
         for connection in tuple(self._open.values()):

@@ -22,7 +22,7 @@ from ..wire._json import NotJSON, loads
 from ..wire.errorinfo import read_error
 from ..wire.events import ErrorInfo
 
-__all__ = ["Fault", "FaultKind", "from_error", "from_exception", "from_rejection", "retry_after"]
+__all__ = ["Fault", "FaultKind", "from_error", "from_exception", "from_rejection", "one_line", "retry_after"]
 
 
 class FaultKind(enum.Enum):
@@ -300,6 +300,7 @@ STATUSES: dict[int, FaultKind] = {
 }
 
 _LONGEST = 500
+_TEN_YEARS = 10 * 365 * 86400.0
 _KEYISH = re.compile(r"(?i)\b(sk|pk|rk|key|ghp|gho|xox[a-z])[-_][\w.\-]{8,}|bearer\s+\S{8,}")
 _TRY_AGAIN = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?)\s*(ms|s|seconds?|m|minutes?)\b", re.IGNORECASE)
 _PARAMETER = re.compile(
@@ -314,7 +315,7 @@ def from_exception(error: BaseException, *, clock: str = "") -> Fault:
     kind = next((EXCEPTIONS[c.__name__] for c in type(error).__mro__ if c.__name__ in EXCEPTIONS), K.DROPPED)
     if kind is K.STALLED and clock == "total":
         kind = K.DEADLINE
-    return Fault(kind, _line(str(error) or type(error).__name__), clock=clock)
+    return Fault(kind, one_line(str(error) or type(error).__name__), clock=clock)
 
 
 def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
@@ -323,9 +324,9 @@ def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
     kind = _by_body(error) or _by_status(status)
     return Fault(
         kind,
-        _line(error.message or error.code or error.type),
+        one_line(error.message or error.code or error.type),
         status=status,
-        code=error.code or error.type,
+        code=one_line(error.code or error.type)[:100],
         param=_param(error) if kind is K.PARAMETER else error.param,
         retry_after=retry_after(error.headers, error.message),
     )
@@ -340,7 +341,9 @@ def from_rejection(status: int, headers: Mapping[str, str], body: bytes) -> Faul
         )
     if text[:1] == "<":
         return replace(
-            Fault(_by_status(status), _line(f"HTTP {status} with an HTML page{_title(text)}"), status=status),
+            Fault(
+                _by_status(status), one_line(f"HTTP {status} with an HTML page{_title(text)}"), status=status
+            ),
             retry_after=retry_after(headers),
         )
     try:
@@ -400,7 +403,7 @@ def _seconds(text: str, scale: float) -> float | None:
         value = float(text) / scale
     except ValueError:
         return None
-    return value if math.isfinite(value) and value >= 0 else None
+    return value if math.isfinite(value) and 0 <= value <= _TEN_YEARS else None
 
 
 def _until(date: str, now: str) -> float | None:
@@ -416,7 +419,7 @@ def _title(html: str) -> str:
     return f": {found.group(1)}" if found else ""
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One printable line, bounded, with anything that looks like a key taken out."""
     plain = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST])
     return _KEYISH.sub("[redacted]", " ".join(plain.split()))[:_LONGEST]

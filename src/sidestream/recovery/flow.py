@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from typing import Literal, NoReturn
 
 from .. import errors
@@ -25,7 +26,7 @@ from ..wire.sse import Limits
 from .clocks import Clocks, Timeouts
 from .delivery import Gate, Said
 from .exchange import WIRES, Exchange
-from .faults import Fault, FaultKind, from_error, from_rejection
+from .faults import Fault, FaultKind, from_error, from_rejection, one_line
 from .policy import Policy
 from .rungs import No, Situation, Step, next_step
 
@@ -249,7 +250,8 @@ class _Story:
     def _fault(self, exchange: Exchange, outcome: Outcome) -> Fault | None:
         """None if the answer is whole by the rules of its wire, whatever happened to the connection."""
         if isinstance(outcome, Rejected):
-            return from_rejection(outcome.status, outcome.headers, outcome.body)
+            date = formatdate(outcome.at + self._wall, usegmt=True)  # for a Retry-After that is a date
+            return from_rejection(outcome.status, {"date": date, **outcome.headers}, outcome.body)
         assembler = exchange.assembler
         finished = assembler.finished
         if finished is None:
@@ -262,7 +264,7 @@ class _Story:
         if finished.reason == "content_filter" and not assembler.has_final_answer:
             return Fault(FaultKind.REFUSED, "a content filter ended the answer", code="content_filter")
         if partial.refusal and not partial.text:
-            return Fault(FaultKind.REFUSED, partial.refusal[:200])
+            return Fault(FaultKind.REFUSED, one_line(partial.refusal)[:200])
         if finished.status == "completed" and assembler.unconfirmed:
             return Fault(
                 FaultKind.GARBLED,
