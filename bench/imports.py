@@ -43,7 +43,8 @@ def main() -> None:
     bare = statistics.median(times["(bare)"])
     for name, took in times.items():
         print(
-            f"{name:22} {statistics.median(took):10.1f} {min(took):8.1f} {statistics.median(took) - bare:8.1f}"
+            f"{name:22} {statistics.median(took):10.1f} {min(took):8.1f} "
+            f"{statistics.median(took) - bare:8.1f}"
         )
 
 

@@ -25,7 +25,20 @@ from .net.common import FAILURES, CallClock
 from .recovery.clocks import Meter
 from .recovery.exchange import Exchange
 from .recovery.faults import from_exception
-from .recovery.flow import Broke, Call, Ended, Outcome, Rejected, Send, Sleep, Stopped, Tell, Woke, flow
+from .recovery.flow import (
+    Action,
+    Broke,
+    Call,
+    Ended,
+    Outcome,
+    Rejected,
+    Send,
+    Sleep,
+    Stopped,
+    Tell,
+    Woke,
+    flow,
+)
 from .reply import Reply
 from .wire.events import Recovering, StreamEvent
 
@@ -80,31 +93,59 @@ class Orders:
             self.notify(notice)
 
 
-class Run:
-    """One call, driven by the thread that iterates `events`; after the last event `reply` is the reply."""
+class _Common:
+    """What both loops share: the parts of a call, and what came of an action."""
 
-    def __init__(self, call: Call, pool: sync.Pool, system: System, orders: Orders) -> None:
+    def __init__(self, call: Call, system: System, orders: Orders, brake: sync.Watch | aio.Alarm) -> None:
         self._call = call
-        self._pool = pool
         self._system = system
         self._orders = orders
-        self._clock = CallClock(system.clock)
-        self._watch = sync.Watch(self._clock)
+        self._brake = brake
+        self._clock = brake.clock
         self._outcome: Outcome | None = None
         self.exchange: Exchange | None = None
         self.reply: Reply | None = None
 
     def stop(self, kind: Kind = "cancel") -> None:
         """End the call, from any thread."""
-        self._watch.stop(kind)
+        self._brake.stop(kind)
+
+    def _story(self) -> Generator[Action, Outcome, Reply]:
+        now, unix_time = self._clock.now(), self._system.unix_time()
+        return flow(self._call, now=now, unix_time=unix_time, random=self._system.random)
+
+    def _came_of(self) -> Outcome:
+        """What came of the last action."""
+        if self._outcome is None:
+            raise RuntimeError("an action ends with an outcome")
+        return self._outcome
+
+    def _stopped(self) -> Stopped | None:
+        return Stopped(self._brake.stopped, self._clock.now()) if self._brake.stopped else None
+
+    def _broke(self, error: Exception, meter: Meter) -> Outcome:
+        return self._stopped() or Broke(from_exception(error, clock=meter.clock), self._clock.now())
+
+    def _close(self, exchange: Exchange, meter: Meter) -> list[StreamEvent]:
+        """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
+        try:
+            return exchange.close()
+        except FAILURES as error:
+            if isinstance(self._outcome, Ended):
+                self._outcome = self._broke(error, meter)
+            return []
+
+
+class Run(_Common):
+    """One call, driven by the thread that iterates `events`; after the last event `reply` is the reply."""
+
+    def __init__(self, call: Call, pool: sync.Pool, system: System, orders: Orders) -> None:
+        self._pool = pool
+        self._watch = sync.Watch(CallClock(system.clock))
+        super().__init__(call, system, orders, self._watch)
 
     def events(self) -> Generator[StreamEvent, None, None]:
-        story = flow(
-            self._call,
-            now=self._clock.now(),
-            unix_time=self._system.unix_time(),
-            random=self._system.random,
-        )
+        story = self._story()
         unsubscribe = self._orders.listen(self.stop)
         try:
             action = next(story)
@@ -114,7 +155,7 @@ class Run:
                         self._clock.pause()
                         yield from batch
                         self._clock.resume()
-                action = story.send(_came_of(self._outcome))
+                action = story.send(self._came_of())
         except StopIteration as end:
             self.reply = end.value
         except (SidestreamError, Cancelled) as error:
@@ -136,8 +177,7 @@ class Run:
             self._orders.tell(action.notice)
             if self._call.live:
                 yield [action.notice]
-        now = self._clock.now()
-        self._outcome = Stopped(self._watch.stopped, now) if self._watch.stopped else Woke(now)
+        self._outcome = self._stopped() or Woke(self._clock.now())
 
     def _exchange(self, send: Send) -> Batches:
         self.exchange = exchange = send.exchange
@@ -183,47 +223,17 @@ class Run:
             return any(next(chunks, None) is None for _ in range(_DRAIN_CHUNKS))
         return False
 
-    def _close(self, exchange: Exchange, meter: Meter) -> list[StreamEvent]:
-        """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
-        try:
-            return exchange.close()
-        except FAILURES as error:
-            if isinstance(self._outcome, Ended):
-                self._outcome = self._broke(error, meter)
-            return []
 
-    def _broke(self, error: Exception, meter: Meter) -> Outcome:
-        now = self._clock.now()
-        if self._watch.stopped:
-            return Stopped(self._watch.stopped, now)
-        return Broke(from_exception(error, clock=meter.clock), now)
-
-
-class AsyncRun:
+class AsyncRun(_Common):
     """One call, driven by the task that iterates `events`; after the last event `reply` is the reply."""
 
     def __init__(self, call: Call, pool: aio.Pool, system: System, orders: Orders) -> None:
-        self._call = call
         self._pool = pool
-        self._system = system
-        self._orders = orders
         self._alarm = pool.alarm()
-        self._clock = self._alarm.clock
-        self._outcome: Outcome | None = None
-        self.exchange: Exchange | None = None
-        self.reply: Reply | None = None
-
-    def stop(self, kind: Kind = "cancel") -> None:
-        """End the call, from any thread."""
-        self._alarm.stop(kind)
+        super().__init__(call, system, orders, self._alarm)
 
     async def events(self) -> AsyncGenerator[StreamEvent, None]:
-        story = flow(
-            self._call,
-            now=self._clock.now(),
-            unix_time=self._system.unix_time(),
-            random=self._system.random,
-        )
+        story = self._story()
         unsubscribe = self._orders.listen(self.stop)
         try:
             action = next(story)
@@ -234,7 +244,7 @@ class AsyncRun:
                         for event in batch:
                             yield event
                         self._alarm.resume()
-                action = story.send(_came_of(self._outcome))
+                action = story.send(self._came_of())
         except StopIteration as end:
             self.reply = end.value
         except (SidestreamError, Cancelled) as error:
@@ -257,8 +267,7 @@ class AsyncRun:
             self._orders.tell(action.notice)
             if self._call.live:
                 yield [action.notice]
-        now = self._clock.now()
-        self._outcome = Stopped(self._alarm.stopped, now) if self._alarm.stopped else Woke(now)
+        self._outcome = self._stopped() or Woke(self._clock.now())
 
     async def _exchange(self, send: Send) -> AsyncBatches:
         self.exchange = exchange = send.exchange
@@ -311,24 +320,3 @@ class AsyncRun:
                 if await anext(chunks, None) is None:
                     return True
         return False
-
-    def _close(self, exchange: Exchange, meter: Meter) -> list[StreamEvent]:
-        """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
-        try:
-            return exchange.close()
-        except FAILURES as error:
-            if isinstance(self._outcome, Ended):
-                self._outcome = self._broke(error, meter)
-            return []
-
-    def _broke(self, error: Exception, meter: Meter) -> Outcome:
-        now = self._clock.now()
-        if self._alarm.stopped:
-            return Stopped(self._alarm.stopped, now)
-        return Broke(from_exception(error, clock=meter.clock), now)
-
-
-def _came_of(outcome: Outcome | None) -> Outcome:
-    if outcome is None:
-        raise RuntimeError("an action ends with an outcome")
-    return outcome

@@ -3,11 +3,11 @@
 The world is in memory (memory.py) and everything above its sockets is real. The first attempt is cut; the
 second is whole, or cut again, or another answer. The verdict of the corpus says what has to come out.
 
-A cut is an offset, an `Ending` and one of `WAYS`; all of them together are 1.5 million calls. How many are made
-is `SIDESTREAM_CUTS`:
+A cut is an offset, an `Ending` and one of `WAYS`; all of them together are 1.5 million calls. How many are
+made is `SIDESTREAM_CUTS`:
 
-- `turns` (default): every offset by one of the 16 pairs of ending and way, in turn, and the offsets around the
-  ends of events (`Stream.seams`) by all 16.
+- `turns` (default): every offset by one of the 16 pairs of ending and way, in turn, and the offsets around
+  the ends of events (`Stream.seams`) by all 16.
 - `every` (what CI does): every offset by every ending, in threads and in asyncio, held and live in turn.
 - `all`: every offset by all 16.
 """

@@ -125,7 +125,7 @@ class House:
         return len(self._open)
 
     async def _finish_accepting(self) -> None:
-        """Accept nothing new, and let what was accepted just now become a connection: asyncio leaks it else."""
+        """Accept nothing new; let what was accepted just now become a connection, or asyncio leaks it."""
         with contextlib.suppress(NotImplementedError, ValueError):  # no readers on this loop, or no socket
             asyncio.get_running_loop().remove_reader(self._socket)
         for _ in range(_ACCEPT_TURNS):

@@ -32,11 +32,11 @@ from .events import (
     RefusalDelta,
     Started,
     TextDelta,
-    Usage,
     UsageReport,
 )
 from .prompt import Request, is_json_object, to_messages
 from .sse import ServerSentEvent
+from .usage import read_usage
 
 __all__ = ["Decoder", "encode", "read_body"]
 
@@ -243,7 +243,7 @@ class Decoder:
             usage = usage or groq.get("usage")
             if said := string(groq.get("error")):
                 self._groq_error = ErrorInfo(message=said)
-        if found := read_usage(usage):
+        if found := read_usage(usage, "prompt", "completion"):
             events.append(UsageReport(found))
             self._counted = not chunk.choices
         if self._groq_error and not self._verdict:
@@ -423,20 +423,6 @@ def _normal_call(call: dict[str, Any]) -> dict[str, Any]:
         "id": string(call.get("id")) or None,
         "function": {"name": string(function.get("name")) or None, "arguments": arguments},
     }
-
-
-def read_usage(value: object) -> Usage | None:
-    """Usage of a chat completion in the common names, or None if it gave none."""
-    usage = mapping(value)
-    if not usage:
-        return None
-    return Usage(
-        input_tokens=integer(usage.get("prompt_tokens")),
-        output_tokens=integer(usage.get("completion_tokens")),
-        total_tokens=integer(usage.get("total_tokens")),
-        cached_tokens=integer(mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
-        reasoning_tokens=integer(mapping(usage.get("completion_tokens_details")).get("reasoning_tokens")),
-    )
 
 
 def read_body(data: bytes) -> list[Event]:

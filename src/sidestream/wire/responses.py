@@ -33,11 +33,11 @@ from .events import (
     Started,
     TextDelta,
     TextDone,
-    Usage,
     UsageReport,
 )
 from .prompt import Request, to_items
 from .sse import ServerSentEvent
+from .usage import read_usage
 
 __all__ = ["Decoder", "encode", "read_body"]
 
@@ -284,7 +284,7 @@ class Decoder:
     def _terminal(self, body: dict[str, Any], events: list[Event]) -> None:
         response = mapping(body.get("response"))
         self._started(body, events)
-        if usage := read_usage(response.get("usage")):
+        if usage := read_usage(response.get("usage"), "input", "output"):
             events.append(UsageReport(usage))
         events.append(finish(string(body.get("type")).removeprefix("response."), response))
         self.over = True
@@ -326,20 +326,6 @@ def finish(status: str, response: dict[str, Any]) -> Finished:
     return Finished("completed")
 
 
-def read_usage(value: object) -> Usage | None:
-    """Usage of a Responses object, or None if it gave none."""
-    usage = mapping(value)
-    if not usage:
-        return None
-    return Usage(
-        input_tokens=integer(usage.get("input_tokens")),
-        output_tokens=integer(usage.get("output_tokens")),
-        total_tokens=integer(usage.get("total_tokens")),
-        cached_tokens=integer(mapping(usage.get("input_tokens_details")).get("cached_tokens")),
-        reasoning_tokens=integer(mapping(usage.get("output_tokens_details")).get("reasoning_tokens")),
-    )
-
-
 def read_body(data: bytes) -> list[Event]:
     """Events of a whole (not streamed) response object: for servers that ignore `stream`.
 
@@ -354,7 +340,7 @@ def read_body(data: bytes) -> list[Event]:
     events: list[Event] = [Started(string(body.get("id")) or None, string(body.get("model")) or None)]
     for key, item in enumerate(filter(None, map(mapping, sequence(body.get("output"))))):
         events += [ItemStarted(key, item), ItemDone(key, item)]
-    if usage := read_usage(body.get("usage")):
+    if usage := read_usage(body.get("usage"), "input", "output"):
         events.append(UsageReport(usage))
     status = string(body.get("status")) or "completed"
     if status not in ("completed", "incomplete", "failed", "cancelled"):
