@@ -93,7 +93,7 @@ class Reply:
     @property
     def is_empty(self) -> bool:
         """Whether it holds nothing a caller could use: no text, no refusal, no call."""
-        return not (self.text.strip() or self.refusal or self.tool_calls or any(self.texts))
+        return not (self.refusal or self.tool_calls or any(text.strip() for text in (self.text, *self.texts)))
 
     def with_attempts(self, attempts: tuple[Attempt, ...]) -> Reply:
         """The same reply with this ledger."""

@@ -10,6 +10,7 @@ import pytest
 from transcripts import chat, codex, jsonl
 
 from sidestream import errors
+from sidestream.recovery.faults import Fault, FaultKind
 from sidestream.tasks.compression import (
     KEEP,
     QUOTE,
@@ -25,20 +26,11 @@ from sidestream.tasks.compression.prompt import MAX_MATERIAL, SECTIONS
 BUDGET = Budget(ratio=0.4)
 
 
-class _Fault:
-    """What the error classes carry; the flow fills it in."""
-
-    status = None
-    code = ""
-    retry_after = None
-    request_id = ""
-
-
 def _error(kind: type[Exception]) -> Exception:
     if issubclass(kind, errors.DeadlineExceeded):
-        return kind("the clock ran out", clock="total", fault=_Fault())  # type: ignore[call-arg]
+        return kind("the clock ran out", clock="total", fault=Fault(FaultKind.DROPPED))
     if issubclass(kind, errors.CallFailed):
-        return kind("it failed with sk-0123456789abcdefgh", fault=_Fault())  # type: ignore[call-arg]
+        return kind("it failed with sk-0123456789abcdefgh", fault=Fault(FaultKind.DROPPED))
     return kind("it failed")
 
 

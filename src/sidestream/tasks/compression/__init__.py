@@ -27,6 +27,7 @@ from ...errors import (
     StreamDropped,
     UsageError,
 )
+from ...recovery.faults import FaultKind
 from .budget import Budget
 from .conversation import Conversation, Message
 from .formats import from_objects, read
@@ -132,6 +133,8 @@ async def acompress(
 
 def _without(plan: Plan, error: Exception) -> Compaction:
     """What to do when the model could not be had: keep everything, or quote."""
+    if isinstance(error, StreamDropped) and error.fault.kind is FaultKind.EMPTY:
+        return plan.digest(QUOTE[SummaryRejected])
     for kind, reason in KEEP.items():
         if isinstance(error, kind):
             return plan.keep(f"{reason} ({type(error).__name__}: {redact(str(error))})")
