@@ -194,7 +194,7 @@ class Run(_Common):
             chunks = lane.chunks()
             for chunk in chunks:
                 batch = exchange.feed(chunk)
-                if exchange.progressed:
+                if exchange.has_progressed():
                     meter.progress(self._clock.now())
                 if batch:
                     yield batch
@@ -287,7 +287,7 @@ class AsyncRun(_Common):
                 async with contextlib.aclosing(lane.chunks()) as chunks:
                     async for chunk in chunks:
                         batch = exchange.feed(chunk)
-                        if exchange.progressed:
+                        if exchange.has_progressed():
                             meter.progress(self._clock.now())
                             self._alarm.rearm()
                         if batch:

@@ -104,15 +104,15 @@ def test_only_output_is_progress() -> None:
     """Keep-alives, lifecycle events and empty deltas do not count; text does, once."""
     exchange = Exchange("chat", 1, None)
     exchange.feed(b': ping\n\ndata: {"id":"x","choices":[{"index":0,"delta":{"content":""}}]}\n\n')
-    assert not exchange.progressed
+    assert not exchange.has_progressed()
     exchange.feed(TEXT)
-    assert exchange.progressed
-    assert not exchange.progressed
+    assert exchange.has_progressed()
+    assert not exchange.has_progressed()
     exchange = Exchange("responses", 1, None)
     exchange.feed(
         b'data: {"type":"response.created","response":{"id":"r"}}\n\ndata: {"type":"keepalive"}\n\n'
     )
-    assert not exchange.progressed
+    assert not exchange.has_progressed()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from ..reply import Attempt
 __all__ = ["ledger"]
 
 _HEAD = ("attempt", "route", "rung", "ended", "tokens", "kept", "wasted", "seconds")
-_ROUTE = 1
 _NUMBERS = 4  # from this column on, aligned to the right
 _GAP = "  "
 _SHORTEST_ROUTE = 8

@@ -46,7 +46,7 @@ class Alarm:
     def __init__(self, clock: CallClock) -> None:
         self.clock = clock
         self.stopped: Literal["cancel", "interrupt"] | None = None
-        self.rang = False
+        self._rang = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._task: asyncio.Task[Any] | None = None
@@ -87,13 +87,13 @@ class Alarm:
         if task is None:
             raise RuntimeError("a call runs in a task")
         self._own(task)
-        self._meter, self.rang = meter, False
+        self._meter, self._rang = meter, False
         try:
             self.check()
             self._arm()
             yield
         except asyncio.CancelledError:
-            if self.rang and self._task is not None and self._task.uncancel() <= self._cancelling:
+            if self._rang and self._task is not None and self._task.uncancel() <= self._cancelling:
                 if self.stopped:
                     raise httpcore2.ReadError("the call was stopped") from None
                 raise httpcore2.ReadTimeout("the provider was silent") from None
@@ -112,10 +112,12 @@ class Alarm:
         self.clock.pause()
 
     def resume(self) -> None:
-        """The consumer gave it back, perhaps in another task than before."""
+        """The consumer gave it back, perhaps in another task than before, perhaps after the timer rang."""
         self.clock.resume()
         if (task := asyncio.current_task()) is not None and self._task is not None:
             self._own(task)
+            if self._timer is None:
+                self._arm()
 
     def check(self) -> None:
         """Whether to go on.
@@ -141,16 +143,16 @@ class Alarm:
 
     def _check(self) -> None:
         self._timer = None
-        if self._meter is None:
+        if self._meter is None or self.clock.paused:
             return
-        if self._meter.due <= self.clock.now() and not self.clock.paused:
+        if self._meter.due <= self.clock.now():
             self._interrupt()
         else:
             self._arm()
 
     def _interrupt(self) -> None:
-        if self._task is not None and not self.clock.paused and not self.rang:
-            self.rang = True
+        if self._task is not None and not self.clock.paused and not self._rang:
+            self._rang = True
             self._task.cancel()
 
 

@@ -44,7 +44,6 @@ __all__ = ["Lane", "Pool", "Watch"]
 
 # How long a name lookup or a connect in progress may go without looking whether the call was stopped.
 _SLICE = 0.02
-_CHUNK = 65536
 
 
 class Watch:

@@ -74,8 +74,7 @@ class Exchange:
         """The last word has been said: there is nothing more to read."""
         return self.assembler.finished is not None or self._decoder.broken is not None
 
-    @property
-    def progressed(self) -> bool:
+    def has_progressed(self) -> bool:
         """Whether output arrived since this was last asked."""
         progressed = self.assembler.progressed
         self.assembler.progressed = False

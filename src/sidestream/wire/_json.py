@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["UNREADABLE", "NotJSON", "dumps", "integer", "loads", "mapping", "number", "sequence", "string"]
+__all__ = ["UNREADABLE", "NotJSON", "dumps", "integer", "loads", "mapping", "sequence", "string"]
 
 # What msgspec raises for bytes it cannot hold; invalid UTF-8 in a field that is read is Python's own error.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -44,10 +44,6 @@ def string(value: object) -> str:
 
 def integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def number(value: object) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def mapping(value: object) -> dict[str, Any]:
