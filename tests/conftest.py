@@ -6,10 +6,15 @@ takes new numbers. Profiles: "default" for people, "ci" (HYPOTHESIS_PROFILE=ci) 
 
 import os
 import random
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from sidestream import drivers
+from sidestream.recovery.origins import Origins
 
 _COMMON = {
     "deadline": None,
@@ -40,6 +45,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             ("seed", f"repeat with --hypothesis-seed={item.config.option.hypothesis_seed}")
         )
     return report
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process knows of its endpoints does not travel from test to test."""
+    monkeypatch.setattr(drivers, "PROCESS", Origins(time.monotonic, lock=threading.RLock()))
 
 
 @pytest.fixture

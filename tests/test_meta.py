@@ -26,7 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("recovery",),
     ("net",),
     ("routes",),
-    ("drivers", "client"),
+    ("telemetry",),
+    ("drivers", "client", "otel"),
     ("tasks",),
     ("lab", "local"),
     ("cli",),
@@ -35,7 +36,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # The one door upwards: a client offers the task that is built on it.
 DOORS = {("client", "tasks")}
 # Rooms that no other room of the library imports, with who may.
-APART = {"lab": {"cli"}, "local": {"cli"}}
+APART: dict[str, set[str]] = {"lab": {"cli"}, "local": {"cli"}, "otel": set()}
 
 PURE = ("wire", "recovery", "assembler", "reply", "route")
 WORLD = frozenset(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import (
         AuthFailed,
         BadRequest,
+        BudgetExhausted,
         Cancelled,
         ConfigError,
         ContextTooLong,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .recovery.faults import Fault, FaultKind
     from .recovery.policy import Backoff, Policy
     from .reply import Attempt, Reply, ToolCall, Usage
-    from .route import Route, Secret
+    from .route import Prices, Route, Secret
     from .tasks.compression import Budget, Compaction, acompress, compress
     from .wire.events import (
         CommentaryDelta,
@@ -52,6 +53,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "errors": (
         "AuthFailed",
         "BadRequest",
+        "BudgetExhausted",
         "Cancelled",
         "ConfigError",
         "ContextTooLong",
@@ -70,7 +72,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "recovery.faults": ("Fault", "FaultKind"),
     "recovery.policy": ("Backoff", "Policy"),
     "reply": ("Attempt", "Reply", "ToolCall", "Usage"),
-    "route": ("Route", "Secret"),
+    "route": ("Prices", "Route", "Secret"),
     "tasks.compression": ("Budget", "Compaction", "acompress", "compress"),
     "wire.events": (
         "CommentaryDelta",
@@ -95,6 +97,7 @@ __all__ = [
     "Backoff",
     "BadRequest",
     "Budget",
+    "BudgetExhausted",
     "Cancel",
     "Cancelled",
     "Client",
@@ -108,6 +111,7 @@ __all__ = [
     "Limits",
     "NoRoute",
     "Policy",
+    "Prices",
     "ProviderError",
     "QuotaExceeded",
     "RateLimited",

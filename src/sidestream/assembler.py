@@ -12,6 +12,7 @@ fault means, whether to try again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from .reply import Reply, Status
@@ -29,24 +30,48 @@ from .wire.events import (
     StreamEvent,
     TextDelta,
     TextDone,
+    TokenCounts,
     ToolCall,
-    Usage,
     UsageReport,
 )
 from .wire.prompt import is_json_object
 
-__all__ = ["Assembler"]
+__all__ = ["ASIDES", "Assembler", "Loose"]
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _NONE: tuple[StreamEvent, ...] = ()
-# phase of a message item -> where its text goes
-_PHASES = {"commentary": "commentary", "analysis": "reasoning"}
+# phase of a message that is not the answer -> where its text goes
+ASIDES = {"commentary": "commentary", "analysis": "reasoning"}
 _DELTA_OF: dict[str, Callable[[str, int, int], StreamEvent]] = {
     "text": TextDelta,
     "commentary": CommentaryDelta,
     "reasoning": ReasoningDelta,
     "refusal": RefusalDelta,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """An answer's last message, still open: where a continuation goes on.
+
+    Attributes:
+        index, part: its item and its last content part.
+        text: the text of that part.
+        message: the text of all its parts.
+        parts: the parts before the last, as content.
+        before: the messages before it, as input items.
+        deltas: in how many pieces it arrived.
+        phase: what the provider calls it: "final_answer", or "".
+    """
+
+    index: int
+    part: int
+    text: str
+    message: str
+    parts: tuple[dict[str, Any], ...]
+    before: tuple[dict[str, Any], ...]
+    phase: str
+    deltas: int = 1
 
 
 class _Slot:
@@ -79,11 +104,12 @@ class Assembler:
         self._needs_arguments = needs_arguments
         self._slots: dict[int, _Slot] = {}
         self._id: str | None = None
+        self.id: str | None = None  # of the response under way, if it has said so
         self._model: str | None = None
-        self._usage: Usage | None = None
+        self.counts: TokenCounts | None = None
         self.finished: Finished | None = None
         self.revised = False
-        self.events = 0
+        self.fixed = False  # what was delivered stays: the consumer cannot be told of a revision
         self.progressed = False
         self._push: dict[type, Callable[[Any], Iterable[StreamEvent]]] = {
             TextDelta: self._text,
@@ -101,7 +127,6 @@ class Assembler:
 
     def push(self, event: Event) -> Iterable[StreamEvent]:
         """Take one event, return what a live consumer should see of it, in order."""
-        self.events += 1
         return self._push[type(event)](event)
 
     # Deltas.
@@ -175,9 +200,8 @@ class Assembler:
         seen: list[StreamEvent] = []
         if slot.kind == "message":
             seen = self._settle_message(slot, event)
-        elif slot.kind == "reasoning" and not slot.pieces:
-            pieces = slot.pieces.setdefault(0, [])
-            seen = [*self._catch_up("reasoning", pieces, _reasoning_text(event.item), event.index, 0)]
+        elif slot.kind == "reasoning":
+            seen = [*self._reasoned(slot, event)]
         slot.item = event.item
         slot.done = True
         call = self._call(slot)
@@ -195,6 +219,8 @@ class Assembler:
         channel = _channel(event.item)
         if channel != slot.channel:
             self.revised = self.revised or bool(slot.pieces)
+            if self.fixed and slot.pieces:
+                return []
             slot.channel = channel
         seen: list[StreamEvent] = []
         for number, part in enumerate(_parts(event.item)):
@@ -205,6 +231,17 @@ class Assembler:
                 seen += self._catch_up("refusal", slot.refusal, text, event.index, number)
         return seen
 
+    def _reasoned(self, slot: _Slot, event: ItemDone) -> Iterable[StreamEvent]:
+        """The rest of a reasoning item, if it goes on with what was said of it; it may hold two versions."""
+        said = slot.text
+        summary, content = (_joined(event.item.get(name)) for name in ("summary", "content"))
+        versions = (summary, content, summary + content) if said else (summary + content,)
+        whole = next((text for text in versions if text.startswith(said)), said)
+        if len(slot.pieces) > 1:
+            return _NONE
+        part = next(iter(slot.pieces), 0)
+        return self._catch_up("reasoning", slot.pieces.setdefault(part, []), whole, event.index, part)
+
     def _catch_up(
         self, channel: str, pieces: list[str], whole: str, index: int, part: int
     ) -> Iterable[StreamEvent]:
@@ -212,22 +249,24 @@ class Assembler:
         said = "".join(pieces)
         if whole == said or not whole:
             return _NONE
-        pieces[:] = [whole]
         if not whole.startswith(said):
             self.revised = True
+            if not self.fixed:
+                pieces[:] = [whole]
             return _NONE
+        pieces[:] = [whole]
         self.progressed = True
         return (_DELTA_OF[channel](whole[len(said) :], index, part),)
 
     # Everything else.
 
     def _named(self, event: Started) -> Iterable[StreamEvent]:
-        self._id = event.id or self._id
+        self._id = self.id = event.id or self._id
         self._model = event.model or self._model
         return _NONE
 
     def _reported(self, event: UsageReport) -> Iterable[StreamEvent]:
-        self._usage = event.usage
+        self.counts = event.usage
         return _NONE
 
     def _other(self, event: Other) -> Iterable[StreamEvent]:
@@ -271,6 +310,81 @@ class Assembler:
             text = "{}"
         call_id = str(item.get("call_id") or item.get("id") or "")
         return ToolCall(call_id, name, text, slot.kind == "custom_tool_call", slot.choice)
+
+    # Going on after a break.
+
+    @property
+    def next_index(self) -> int:
+        """The first item number that is free."""
+        return max(self._slots, default=-1) + 1
+
+    def loose(self) -> Loose | str:
+        """The open message that a continuation could go on with, or why there is none."""
+        if not self._slots:
+            return "nothing of the answer has arrived"
+        for slot in self._slots.values():
+            if slot.kind in _CALLS:
+                return "a tool call had been finished" if slot.done else "a tool call had begun"
+            if slot.kind not in ("message", "reasoning") and not slot.done:
+                return "a hosted tool was at work"
+            if slot.refusal or slot.choice:
+                return "a refusal had begun" if slot.refusal else "several answers were under way"
+        messages = [(index, slot) for index, slot in self._slots.items() if slot.kind == "message"]
+        if not messages:
+            return "no text of the answer had begun"
+        index, slot = messages[-1]
+        if slot.channel != "text" or not slot.pieces or not slot.text.strip():
+            return "no text of the answer had begun"
+        if slot.done:
+            return "the message was finished: what follows it is no text"
+        *earlier, part = slot.pieces
+        before = tuple(_turn(message) for _, message in messages[:-1] if message.text)
+        return Loose(
+            index=index,
+            part=part,
+            text="".join(slot.pieces[part]),
+            message=slot.text,
+            parts=tuple(_output_text("".join(slot.pieces[number])) for number in earlier),
+            before=before,
+            phase=str(slot.item.get("phase") or ""),
+            deltas=sum(map(len, slot.pieces.values())),
+        )
+
+    def reopen(self) -> None:
+        """Another exchange goes on with this answer: what only the last one said of it is forgotten."""
+        self.finished = None
+        self.revised = False
+        self.progressed = False
+        self.counts = None
+
+    def hand_over(self) -> None:
+        """Another response goes on with this answer."""
+        self.reopen()
+        self.id = None
+
+    def shorten(self, loose: Loose, length: int) -> None:
+        """Keep only `length` characters of the open part's text: for answers nobody has seen yet."""
+        pieces = self._slots[loose.index].pieces[loose.part]
+        surplus = len(loose.text) - length
+        while pieces and surplus >= len(pieces[-1]):
+            surplus -= len(pieces.pop())
+        if surplus:
+            pieces[-1] = pieces[-1][:-surplus]
+
+    def rename_call(self, event: ToolCall, call_id: str) -> None:
+        """A repeated call gets the id under which it was delivered first."""
+        for slot in self._slots.values():
+            if slot.done and self._call(slot) == event:
+                slot.item = {**slot.item, "call_id": call_id}
+                return
+
+    def size(self) -> int:
+        """Characters of output so far, of every kind."""
+        texts = sum(map(len, self.channels().values()))
+        calls = (slot for slot in self._slots.values() if slot.kind in _CALLS)
+        return texts + sum(
+            max(len(slot.text), len(str(slot.item.get(_CALLS[slot.kind]) or ""))) for slot in calls
+        )
 
     # What there is.
 
@@ -351,7 +465,6 @@ class Assembler:
             refusal=said.get(("refusal", 0), ""),
             tool_calls=calls,
             items=tuple(self._items()),
-            usage=self._usage,
             id=self._id,
             model=self._model,
             finish_reason=self._finish_reason(status, bool(calls)),
@@ -373,20 +486,28 @@ class Assembler:
             if slot.done:
                 yield slot.item
             elif slot.kind == "message" and (slot.pieces or slot.refusal):
-                content: list[dict[str, Any]] = [
-                    {"type": "output_text", "text": "".join(pieces), "annotations": []}
-                    for pieces in slot.pieces.values()
-                ]
+                content = [_output_text("".join(pieces)) for pieces in slot.pieces.values()]
                 if slot.refusal:
                     content.append({"type": "refusal", "refusal": "".join(slot.refusal)})
                 whole = "completed" if self.finished and self.finished.status == "completed" else "incomplete"
                 yield {**slot.item, "role": "assistant", "status": whole, "content": content}
 
 
+def _turn(slot: _Slot) -> dict[str, Any]:
+    """A message as an input item: without its id, which a provider that stores nothing would not know."""
+    turn = {"type": "message", "role": "assistant", "status": "completed"}
+    phase = {"phase": slot.item["phase"]} if slot.item.get("phase") else {}
+    return {**turn, **phase, "content": [_output_text(slot.text)]}
+
+
+def _output_text(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": []}
+
+
 def _channel(item: dict[str, Any]) -> str:
     """Where the text of an item belongs; "" for items whose pieces are no text."""
     if item.get("type") == "message":
-        return _PHASES.get(str(item.get("phase", "")), "text")
+        return ASIDES.get(str(item.get("phase", "")), "text")
     return "reasoning" if item.get("type") == "reasoning" else ""
 
 
@@ -397,7 +518,6 @@ def _parts(item: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
-def _reasoning_text(item: dict[str, Any]) -> str:
-    lists = [value for value in (item.get("summary"), item.get("content")) if isinstance(value, list)]
-    parts = [part for value in lists for part in value if isinstance(part, dict)]
-    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+def _joined(parts: object) -> str:
+    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "".join(part["text"] for part in found if isinstance(part.get("text"), str))

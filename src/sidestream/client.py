@@ -23,8 +23,10 @@ from .recovery.clocks import Timeouts
 from .recovery.flow import Call
 from .recovery.policy import Policy
 from .reply import Reply
-from .route import Route
+from .route import Continuation, Route
 from .routes.environment import routes_from_environment
+from .routes.providers import with_facts
+from .telemetry import Observer, observers_of
 from .wire.events import StreamEvent, TextDelta
 from .wire.prompt import Request, from_input
 from .wire.sse import Limits
@@ -49,12 +51,14 @@ class _Settings:
         api_key: str | None = None,
         model: str | None = None,
         wire: str | None = None,
+        continuation: Continuation | None = None,
         routes: Iterable[Route] | None = None,
         timeout: Timeout = None,
         policy: Policy | None = None,
         limits: Limits | None = None,
         cafile: str | None = None,
         insecure: bool = False,
+        observe: Observer | Iterable[Observer] | None = None,
         system: System | None = None,
     ) -> None:
         """Choose routes and defaults.
@@ -64,29 +68,37 @@ class _Settings:
             api_key: credential for `base_url`. Default: the environment's, if it belongs to that endpoint.
             model: model name. Default: SIDESTREAM_MODEL or OPENAI_MODEL.
             wire: "responses" or "chat". Default: by the endpoint.
+            continuation: how a broken answer is continued there. Default: by the provider table.
             routes: the routes to use, in order, instead of all of the above.
             timeout: total seconds of a call, or `Timeouts`.
             policy: how often and how long to recover.
             limits: sizes in bytes above which an answer is given up.
             cafile: file with the certificates to trust instead of the system's.
             insecure: allow plain http with a credential to another machine.
+            observe: one function or several, called with a `CallRecord` when a call has ended in any way.
+                Default: a line in the log "sidestream". () observes nothing.
             system: clock and randomness, for tests.
 
         Raises:
             NoRoute: nothing to send a call to.
             ConfigError: a route makes no sense.
-            UsageError: a timeout or limit makes no sense.
+            UsageError: a timeout, a limit or an observer makes no sense.
         """
         if routes is None:
-            self.routes = routes_from_environment(base_url, api_key, model, wire, insecure=insecure)
-        elif base_url or api_key or model or wire:
+            given = routes_from_environment(
+                base_url, api_key, model, wire, continuation=continuation, insecure=insecure
+            )
+        elif base_url or api_key or model or wire or continuation:
             raise UsageError("pass either routes= or a single route's arguments, not both")
         else:
-            self.routes = tuple(routes)
+            given = tuple(routes)
+        self._given = given
+        self.routes = tuple(with_facts(route) for route in given)
         self._timeouts = Timeouts.of(timeout)
         self._policy = policy or Policy()
         self._limits = limits or Limits()
         self._cafile = cafile
+        self._observers = observers_of(observe)
         self._system = system or System()
         self._open_pool()
 
@@ -112,22 +124,32 @@ class _Settings:
             messages = from_input(input)
         except ValueError as error:
             raise UsageError(f"the input makes no sense: {error}") from None
-        for name in ("stream", "messages", "background"):
+        for name in ("stream", "messages"):
             if name in params:
                 raise UsageError(f"{name}= is not an argument of a call", hint=_INSTEAD[name])
         routes = self.routes
         if model and routes:  # a model belongs to its route and does not travel to the others
-            routes = (replace(routes[0], model=model, name=""), *routes[1:])
+            routes = (with_facts(replace(self._given[0], model=model, name="")), *routes[1:])
         given = {name: value for name, value in params.items() if value is not None}
         request = Request(messages, instructions, tuple(dict(tool) for tool in tools), given)
         timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
-        return Call(request, routes, timeouts, self._policy, live, empty_is_failure, self._limits)
+        return Call(
+            request,
+            routes,
+            timeouts,
+            self._policy,
+            live=live,
+            empty_is_failure=empty_is_failure,
+            limits=self._limits,
+        )
+
+    def _orders(self, cancel: Cancel | None, atomic: bool, notify: Notify | None) -> Orders:
+        return Orders(cancel, atomic, notify, self._observers)
 
 
 _INSTEAD = {
     "stream": "use client.stream(...) to read along and client.complete(...) to wait",
     "messages": "pass the messages as the first argument",
-    "background": "background responses are not supported yet",
 }
 
 
@@ -177,7 +199,7 @@ class Client(_Settings):
             Cancelled: the call was stopped.
         """
         call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=False)
-        run = Run(call, self._pool, self._system, Orders(cancel, atomic, notify))
+        run = Run(call, self._pool, self._system, self._orders(cancel, atomic, notify))
         for _ in run.events():
             raise RuntimeError("a held call delivers no events")
         return _reply_of(run)
@@ -201,7 +223,7 @@ class Client(_Settings):
         Arguments as for `complete`. The request is sent when iteration begins.
         """
         call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=True)
-        return ReplyStream(Run(call, self._pool, self._system, Orders(cancel, atomic, notify)))
+        return ReplyStream(Run(call, self._pool, self._system, self._orders(cancel, atomic, notify)))
 
     def compress(
         self,
@@ -280,6 +302,7 @@ class ReplyStream:
         Raises:
             StreamDropped: the answer had to begin anew, which text alone cannot show.
         """
+        self._run.strict()
         for event in self:
             if isinstance(event, TextDelta):
                 yield event.delta
@@ -326,7 +349,7 @@ class AsyncClient(_Settings):
     ) -> Reply:
         """Ask, and wait for the whole reply. As `Client.complete`."""
         call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=False)
-        run = AsyncRun(call, self._pool, self._system, Orders(cancel, atomic, notify))
+        run = AsyncRun(call, self._pool, self._system, self._orders(cancel, atomic, notify))
         async for _ in run.events():
             raise RuntimeError("a held call delivers no events")
         return _reply_of(run)
@@ -347,7 +370,7 @@ class AsyncClient(_Settings):
     ) -> AsyncReplyStream:
         """Ask, and read along: `async with client.stream(...) as stream: async for event in stream: ...`."""
         call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=True)
-        return AsyncReplyStream(call, self._pool, self._system, Orders(cancel, atomic, notify))
+        return AsyncReplyStream(call, self._pool, self._system, self._orders(cancel, atomic, notify))
 
     async def compress(
         self,
@@ -411,7 +434,9 @@ class AsyncReplyStream:
         return self._events
 
     async def text(self) -> AsyncGenerator[str, None]:
-        """The pieces of the final answer's text."""
+        """The pieces of the final answer's text. As `ReplyStream.text`."""
+        if self._run is not None:
+            self._run.strict()
         async for event in self:
             if isinstance(event, TextDelta):
                 yield event.delta

@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .cancel import Cancel, Kind
 from .errors import Cancelled, SidestreamError
 from .net import sync
 from .net.common import FAILURES, CallClock
-from .recovery.clocks import Meter
+from .recovery.clocks import Clocks, Meter
 from .recovery.exchange import Exchange
 from .recovery.faults import from_exception
 from .recovery.flow import (
     Action,
     Broke,
     Call,
+    Dismiss,
     Ended,
     Outcome,
     Rejected,
@@ -39,13 +41,15 @@ from .recovery.flow import (
     Woke,
     flow,
 )
+from .recovery.origins import Origins
 from .reply import Reply
+from .telemetry import Observer, Stopwatch, tell
 from .wire.events import Recovering, StreamEvent
 
 if TYPE_CHECKING:
     from .net import aio  # loaded with the first AsyncClient: asyncio is heavy, and a sync program has no use
 
-__all__ = ["AsyncRun", "Run", "System"]
+__all__ = ["PROCESS", "AsyncRun", "Run", "System"]
 
 Notify = Callable[[Recovering], None]
 Batches = Generator[list[StreamEvent], None, None]
@@ -56,26 +60,34 @@ _DRAIN_SECONDS = 0.01
 _DRAIN_CHUNKS = 16
 
 
+# The one thing all clients of a process share: a storm is stopped together or not at all (R4).
+PROCESS = Origins(time.monotonic, lock=threading.RLock())
+# Seconds that telling a provider to drop a job may take.
+_DISMISS_SECONDS = 2.0
+
+
 @dataclass(frozen=True)
 class System:
     """What a client takes from the world, so that tests can be the world.
 
     `clock` is monotonic seconds for the sync client (asyncio keeps its own), `unix_time` the wall,
-    `random` draws from [0, 1).
+    `random` draws from [0, 1). `origins` is what is known of each endpoint, by every client of the process.
     """
 
     clock: Callable[[], float] = time.monotonic
     unix_time: Callable[[], float] = time.time
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
+    origins: Origins = field(default_factory=lambda: PROCESS)
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What goes with a call besides its content: who may stop it, who wants to hear of recoveries."""
+    """What goes with a call besides its content: who may stop it, who hears of recoveries and of its end."""
 
     cancel: Cancel | None = None
     atomic: bool = False
     notify: Notify | None = None
+    observers: tuple[Observer, ...] = ()
 
     def listen(self, stop: Callable[[Kind], None]) -> Callable[[], None]:
         """Pass stops on to `stop`; returns what ends that."""
@@ -110,9 +122,30 @@ class _Common:
         """End the call, from any thread."""
         self._brake.stop(kind)
 
+    def strict(self) -> None:
+        """The consumer cannot be told that the answer begins anew. To be said before the first event."""
+        self._call = replace(self._call, strict=True)
+
     def _story(self) -> Generator[Action, Outcome, Reply]:
-        now, unix_time = self._clock.now(), self._system.unix_time()
-        return flow(self._call, now=now, unix_time=unix_time, random=self._system.random)
+        system = self._system
+        self._times = Stopwatch(system.clock, system.unix_time)
+        return flow(
+            self._call,
+            now=self._clock.now(),
+            unix_time=system.unix_time(),
+            random=system.random,
+            origins=system.origins,
+        )
+
+    @staticmethod
+    def _briefly(clock: CallClock) -> Meter:
+        """What telling the provider to drop a job may take."""
+        now, seconds = clock.now(), _DISMISS_SECONDS
+        return Meter(Clocks(seconds, seconds, seconds, now + seconds), now)
+
+    def _finish(self, error: BaseException | None = None) -> None:
+        """The call has ended, with this error or none: tell who wants to know."""
+        tell(self._orders.observers, self._call, self._times, self.reply, error)
 
     def _came_of(self) -> Outcome:
         """What came of the last action."""
@@ -158,20 +191,51 @@ class Run(_Common):
                 action = story.send(self._came_of())
         except StopIteration as end:
             self.reply = end.value
+            self._finish()
         except (SidestreamError, Cancelled) as error:
             self.reply = error.reply
+            self._finish(error)
+            raise
+        except BaseException as why:  # the consumer went away
+            self._abandon(story, why)
             raise
         finally:
             unsubscribe()
             story.close()
 
-    def _perform(self, action: Send | Sleep | Tell) -> Batches:
+    def _abandon(self, story: Generator[Action, Outcome, Reply], why: BaseException) -> None:
+        """The consumer went away: what the story still wants done is done without one."""
+        try:
+            action = story.send(Stopped("cancel", self._clock.now()))
+            while isinstance(action, Dismiss):
+                self._dismiss(action)
+                action = story.send(Woke(self._clock.now()))
+        except Cancelled as stopped:
+            self.reply = stopped.reply
+        except StopIteration:
+            pass  # the story itself broke off
+        finally:
+            self._finish(why)
+
+    def _dismiss(self, action: Dismiss) -> None:
+        """Tell a provider that nobody waits for its job, whatever it answers."""
+        watch = sync.Watch(CallClock(self._system.clock))
+        watch.meter = self._briefly(watch.clock)
+        with contextlib.suppress(*FAILURES):
+            lane = self._pool.open(action.route, watch)
+            with contextlib.closing(lane):
+                lane.send(action.route, b"", target=action.target)
+
+    def _perform(self, action: Action) -> Batches:
         if isinstance(action, Send):
+            self._times.send()
             return self._exchange(action)
         return self._between(action)
 
-    def _between(self, action: Sleep | Tell) -> Batches:
-        if isinstance(action, Sleep):
+    def _between(self, action: Sleep | Tell | Dismiss) -> Batches:
+        if isinstance(action, Dismiss):
+            self._dismiss(action)
+        elif isinstance(action, Sleep):
             self._watch.sleep(action.seconds)
         else:
             self._orders.tell(action.notice)
@@ -186,7 +250,7 @@ class Run(_Common):
         try:
             lane = self._pool.open(send.route, self._watch)
             meter.connected(self._clock.now())
-            opened = lane.post(send.route, send.body)
+            opened = lane.send(send.route, send.body, "GET" if send.target else "POST", send.target)
             if not 200 <= opened.status < 300:
                 self._outcome = Rejected(opened.status, opened.headers, lane.rest(), self._clock.now())
                 return
@@ -196,6 +260,8 @@ class Run(_Common):
                 batch = exchange.feed(chunk)
                 if exchange.has_progressed():
                     meter.progress(self._clock.now())
+                    if exchange.first_at is None:
+                        exchange.output_began(self._clock.now())
                 if batch:
                     yield batch
                     self._watch.check()
@@ -247,20 +313,56 @@ class AsyncRun(_Common):
                 action = story.send(self._came_of())
         except StopIteration as end:
             self.reply = end.value
+            self._finish()
         except (SidestreamError, Cancelled) as error:
             self.reply = error.reply
+            self._finish(error)
+            raise
+        except BaseException as why:  # the consumer went away, or its task was cancelled
+            await self._abandon(story, why)
             raise
         finally:
             unsubscribe()
             story.close()
 
-    def _perform(self, action: Send | Sleep | Tell) -> AsyncBatches:
+    async def _abandon(self, story: Generator[Action, Outcome, Reply], why: BaseException) -> None:
+        """The consumer went away: what the story still wants done is done without one."""
+        try:
+            action = story.send(Stopped("cancel", self._clock.now()))
+            while isinstance(action, Dismiss):
+                await self._dismiss(action)
+                action = story.send(Woke(self._clock.now()))
+        except Cancelled as stopped:
+            self.reply = stopped.reply
+        except StopIteration:
+            pass  # the story itself broke off
+        finally:
+            self._finish(why)
+
+    async def _dismiss(self, action: Dismiss) -> None:
+        """Tell a provider that nobody waits for its job, whatever it answers. It is told even if this task is
+        cancelled again meanwhile, as a scope of anyio does with every wait."""
+        import asyncio  # loaded with the client
+
+        await asyncio.shield(asyncio.ensure_future(self._told(action)))
+
+    async def _told(self, action: Dismiss) -> None:
+        alarm = self._pool.alarm()
+        with contextlib.suppress(*FAILURES), alarm.guard(self._briefly(alarm.clock)):
+            lane = await self._pool.open(action.route, alarm)
+            with contextlib.closing(lane):
+                await lane.send(action.route, b"", target=action.target)
+
+    def _perform(self, action: Action) -> AsyncBatches:
         if isinstance(action, Send):
+            self._times.send()
             return self._exchange(action)
         return self._between(action)
 
-    async def _between(self, action: Sleep | Tell) -> AsyncBatches:
-        if isinstance(action, Sleep):
+    async def _between(self, action: Sleep | Tell | Dismiss) -> AsyncBatches:
+        if isinstance(action, Dismiss):
+            await self._dismiss(action)
+        elif isinstance(action, Sleep):
             with contextlib.suppress(*FAILURES), self._alarm.guard(None):
                 await self._alarm.sleep(action.seconds)
         else:
@@ -278,7 +380,8 @@ class AsyncRun(_Common):
                 lane = await self._pool.open(send.route, self._alarm)
                 meter.connected(self._clock.now())
                 self._alarm.rearm()
-                opened = await lane.post(send.route, send.body)
+                method = "GET" if send.target else "POST"
+                opened = await lane.send(send.route, send.body, method, send.target)
                 if not 200 <= opened.status < 300:
                     body = await lane.rest()
                     self._outcome = Rejected(opened.status, opened.headers, body, self._clock.now())
@@ -290,6 +393,8 @@ class AsyncRun(_Common):
                         if exchange.has_progressed():
                             meter.progress(self._clock.now())
                             self._alarm.rearm()
+                            if exchange.first_at is None:
+                                exchange.output_began(self._clock.now())
                         if batch:
                             yield batch
                             self._alarm.check()

@@ -14,6 +14,7 @@
        │  ├─ BadRequest           fix the request
        │  └─ ServerError          try later
        ├─ DeadlineExceeded        allow more time: .clock names which, .setting how to change it
+       ├─ BudgetExhausted         wait until .retry_at, or allow more: .budget names which limit it was
        ├─ NoRoute                 configure a route
        ├─ UsageError              fix the calling code or the input (also a ValueError)
        └─ ConfigError             fix the configuration (also a ValueError)
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuthFailed",
     "BadRequest",
+    "BudgetExhausted",
     "Cancelled",
     "ConfigError",
     "ContextTooLong",
@@ -170,6 +172,31 @@ class DeadlineExceeded(CallFailed):
         super().__init__(message, fault=fault, hint=hint, reply=reply, attempts=attempts)
         self.clock = clock
         self.setting = f"timeout.{clock}"
+
+
+class BudgetExhausted(CallFailed):
+    """A limit on recoveries forbade the next attempt, before the provider was asked again.
+
+    Attributes:
+        budget: "origin" (too many failures at this endpoint), "breaker" (it is taken for down), "busy" (too
+            many recoveries at once) or "cost" (tokens or money of this call).
+        retry_at: Unix time in seconds from which the limit allows another attempt, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str,
+        fault: Fault,
+        retry_at: float | None = None,
+        hint: str = "",
+        reply: Reply | None = None,
+        attempts: tuple[Attempt, ...] = (),
+    ) -> None:
+        super().__init__(message, fault=fault, hint=hint, reply=reply, attempts=attempts)
+        self.budget = budget
+        self.retry_at = retry_at
 
 
 class NoRoute(SidestreamError):

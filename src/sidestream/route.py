@@ -9,16 +9,22 @@ in arguments and environment is `routes/`.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from .errors import ConfigError
 
-__all__ = ["Route", "Secret", "Wire"]
+__all__ = ["Continuation", "Prices", "Route", "Secret", "Wire"]
 
 Wire = Literal["responses", "chat"]
+# How an endpoint continues a partial answer: by a trailing assistant turn in one of its dialects, by a user
+# turn that asks for it ("anchor"), or not at all ("none").
+Continuation = Literal[
+    "trailing", "prefix", "prefix_echoed", "partial", "continue_final_message", "anchor", "none"
+]
 _SHORTEST_SECRET = 6  # a shorter one would blank ordinary words
 _PATHS: dict[str, str] = {"responses": "/responses", "chat": "/chat/completions"}
 
@@ -48,6 +54,34 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a model costs: money per million tokens, in whatever currency you count.
+
+    Attributes:
+        cached: of a cached prompt token; `input` if not given.
+
+    Raises:
+        ConfigError: a price is negative or not a finite number.
+    """
+
+    input: float
+    output: float
+    cached: float | None = None
+
+    def __post_init__(self) -> None:
+        for price in (self.input, self.output, 0.0 if self.cached is None else self.cached):
+            if not math.isfinite(price) or price < 0:
+                raise ConfigError(
+                    f"{price!r} is not a price", hint="prices are per million tokens, 0 or more"
+                )
+
+    def cost(self, read: int, written: int, cached: int = 0) -> float:
+        """Money for so many prompt tokens (`cached` of them cached) and output tokens."""
+        cheap = self.input if self.cached is None else self.cached
+        return ((read - cached) * self.input + cached * cheap + written * self.output) / 1e6
+
+
 @dataclass(frozen=True)
 class Route:
     """One endpoint with one wire, one model and one credential.
@@ -60,6 +94,9 @@ class Route:
         name: how messages and the ledger call this route; host and model if not given.
         headers: further request headers; their values are treated as secrets.
         insecure: allow plain http with a credential to another machine.
+        continuation: how a broken answer can be continued here; None leaves it to the provider table.
+        prefill_thinking: whether it takes a trailing assistant turn from a call that asks for reasoning.
+        prices: for the ledger's cost and for `Policy.max_cost`.
 
     Raises:
         ConfigError: the URL, model, wire or a header makes no sense.
@@ -72,11 +109,19 @@ class Route:
     name: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     insecure: bool = False
+    continuation: Continuation | None = None
+    prefill_thinking: bool = True
+    prices: Prices | None = None
 
     def __post_init__(self) -> None:
         url = _split(self.base_url)
         if self.wire not in get_args(Wire):
             raise ConfigError(f"unknown wire {self.wire!r}", hint=f"use one of {', '.join(get_args(Wire))}")
+        if self.continuation not in (None, *get_args(Continuation)):
+            raise ConfigError(
+                f"unknown continuation {self.continuation!r}",
+                hint=f"use one of {', '.join(get_args(Continuation))}",
+            )
         if not self.model or not self.model.strip() or self.model == "auto":
             raise ConfigError(
                 f"the route to {url.hostname} has no model", hint="name one: model=… or SIDESTREAM_MODEL"
@@ -123,6 +168,13 @@ class Route:
         url = urlsplit(self.base_url)
         path = url.path.rstrip("/") + _PATHS[self.wire]
         return f"{path}?{url.query}" if url.query else path
+
+    def below(self, *names: str, **query: str) -> str:
+        """Path and query of something below the endpoint, such as a response by its id."""
+        url = urlsplit(self.base_url)
+        parts = [url.path.rstrip("/") + _PATHS[self.wire], *(quote(name, safe="") for name in names if name)]
+        asked = "&".join(filter(None, (url.query, urlencode(query))))
+        return "/".join(parts) + (f"?{asked}" if asked else "")
 
     def request_headers(self) -> dict[str, str]:
         """The headers of a request, credential included: for the wire only."""

@@ -16,6 +16,7 @@ from sidestream.cli import EXIT_CODES, shapes
 from sidestream.cli.advice import ADVICE, CLOCKS, WORDS, advice
 from sidestream.cli.app import CODES, COMMANDS, exit_code
 from sidestream.lab import Fault, Lab, Plan, script
+from sidestream.recovery import faults
 from sidestream.recovery.clocks import Timeouts
 from sidestream.recovery.faults import FaultKind
 
@@ -157,6 +158,18 @@ def test_an_error_of_the_library_keeps_its_hint() -> None:
     assert advice(errors.UsageError("no", hint="do this")) == "do this"
 
 
+@pytest.mark.parametrize("budget", ["origin", "busy", "breaker", "cost"])
+def test_a_limit_on_recoveries_has_advice_and_a_time(budget: str) -> None:
+    """What a limit forbade has advice without Python arguments, and --json says when to come back."""
+    fault = faults.Fault(FaultKind.DROPPED)
+    error = errors.BudgetExhausted("no more", budget=budget, fault=fault, retry_at=1_790_000_000.0)
+    said = shapes.error_json(error)["error"]
+    assert said["retry_at"] == 1_790_000_000.0
+    assert said["hint"] == advice(error) != ADVICE[FaultKind.DROPPED]
+    assert "SIDESTREAM_FALLBACK_MODEL" in said["hint"]
+    assert "Policy" not in said["hint"]
+
+
 # docs/cli.md
 
 
@@ -173,6 +186,7 @@ def test_exit_codes_are_documented_in_the_same_words() -> None:
     ("object_", "names"),
     [
         ("reply", [*shapes.REPLY, "tool_calls", "attempts"]),
+        ("usage", [*shapes.USAGE]),
         ("attempt", [*shapes.ATTEMPT, "seconds"]),
         ("tool call", [*shapes.CALL]),
         ("compaction", [*shapes.COMPACTION]),

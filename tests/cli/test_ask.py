@@ -16,8 +16,12 @@ REPLY = {
     "model", "usage", "attempts",
 }  # fmt: skip
 ATTEMPT = {
-    "route", "rung", "ended", "detail", "status", "request_id", "events", "tokens", "kept", "wasted",
-    "reported", "seconds",
+    "route", "rung", "ended", "detail", "status", "request_id", "first", "events", "tokens", "kept", "wasted",
+    "input_tokens", "cached_tokens", "reread", "confidence", "cost", "why", "dropped_calls", "seconds",
+}  # fmt: skip
+USAGE = {
+    "input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "kept_tokens",
+    "wasted_tokens", "reread_tokens", "cost", "confidence",
 }  # fmt: skip
 ERROR = {"type", "message", "hint", "status", "code", "retry_at"}
 
@@ -70,7 +74,7 @@ def test_a_cut_is_told_and_mended() -> None:
     assert (done.code, done.out) == (0, TEXT + "\n")
     lines = done.err.splitlines()
     assert lines[0].startswith(f"✂ 127.0.0.1:{lab.port}/lab-1: the stream ended before the answer did")
-    assert lines[1].startswith("↻ restart: asking again")
+    assert lines[1].startswith("↻ ")
     assert [line.split()[0] for line in lines[4:]] == ["attempt", "1", "2", "3", "all", "~"]
     assert "without the end of the answer" in lines[2]
 
@@ -111,7 +115,7 @@ def test_live_into_a_pipe_says_the_text_once() -> None:
     with Lab(script.say(TEXT), plan=Plan([Fault.cut(after_event=5)])) as lab:
         done = ask(lab, "hi", "--live")
     assert (done.code, done.out) == (0, TEXT + "\n")
-    assert "↻ restart" in done.err
+    assert "\n↻ " in done.err
 
 
 def test_live_into_a_pipe_never_mixes_two_answers() -> None:
@@ -146,8 +150,19 @@ def test_json_has_a_stable_schema() -> None:
     reply = json.loads(done.out)
     assert set(reply) == REPLY
     assert [set(row) for row in reply["attempts"]] == [ATTEMPT, ATTEMPT]
-    assert (reply["status"], reply["text"], reply["usage"]["output_tokens"]) == ("complete", TEXT, 9)
+    assert (reply["status"], reply["text"]) == ("complete", TEXT)
     assert [row["ended"] for row in reply["attempts"]] == ["dropped", "complete"]
+
+
+def test_json_usage_is_the_sum_of_the_attempts() -> None:
+    """The usage in --json has exactly the documented names, and what was kept and wasted adds up."""
+    with Lab(script.say(TEXT), plan=Plan([Fault.cut(after_event=5)])) as lab:
+        reply = json.loads(ask(lab, "hi", "--json").out)
+    usage, rows = reply["usage"], reply["attempts"]
+    assert set(usage) == USAGE
+    assert usage["output_tokens"] == sum(row["tokens"] for row in rows)
+    assert usage["output_tokens"] == usage["kept_tokens"] + usage["wasted_tokens"]
+    assert usage["confidence"] == "estimated"
 
 
 def test_json_of_a_failure_has_what_arrived() -> None:

@@ -126,7 +126,7 @@ def test_a_model_writes_the_summary() -> None:
         done = with_model(lab)
     assert done.code == 0
     assert "Next: deploy." in done.out
-    assert "↻ restart" in done.err
+    assert "↻ anchor: asking to go on" in done.err
     assert done.err.splitlines()[-1].startswith("summary: 34 → ")
     assert "attempt  route" in done.err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -14,16 +14,18 @@ from commands import CANARY, Done, on_terminal, sidestream
 
 import sidestream.cli.demo as demo
 from sidestream.errors import ConfigError
-from sidestream.lab import Lab, Script, script
+from sidestream.lab import Continuing, Lab, Request, Script, script
 from sidestream.local import fetch_weights
 from sidestream.local.weights import Weights
 
 STORY = (
-    "1. A real model", "2. The lab", "> Explain", "✂", "incomplete chunked read", "↻ restart", "✂",
-    "without the end of the answer", "↻ restart", "attempt  route", "all", "3. The same question",
+    "1. A real model", "2. The lab", "> Explain", "✂", "incomplete chunked read", "↻ prefill", "✂",
+    "without the end of the answer", "↻ prefill", "attempt  route", "all", "3. The same question",
     "the text is the same: yes", "4. An agent's conversation", "messages",
 )  # fmt: skip
-WORDS = script.words(70, seed=1)
+WORDS = script.words(96, seed=1)
+MODEL = Continuing(WORDS, accepts=("trailing",))
+Answer = Callable[[Request], Script]
 
 
 class StandIn:
@@ -31,8 +33,8 @@ class StandIn:
 
     api_key, model = CANARY, "stand-in"
 
-    def __init__(self, answers: list[Script]) -> None:
-        self._lab = Lab(answers)
+    def __init__(self, answer: Answer) -> None:
+        self._lab = Lab(answer)
 
     def __enter__(self) -> Self:
         self.url = self._lab.start().url
@@ -42,9 +44,10 @@ class StandIn:
         self._lab.stop()
 
 
-def demonstrated(monkeypatch: pytest.MonkeyPatch, *texts: str, options: tuple[str, ...] = ()) -> Done:
-    answers = [script.chat_text(text) for text in texts]
-    monkeypatch.setattr(demo, "LocalModel", lambda **_: StandIn(answers))
+def demonstrated(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer = MODEL, options: tuple[str, ...] = ()
+) -> Done:
+    monkeypatch.setattr(demo, "LocalModel", lambda **_: StandIn(answer))
     environ = {"OPENAI_API_KEY": CANARY, "SIDESTREAM_FALLBACK_MODEL": "half a route"}
     return sidestream("demo", *options, env=environ)
 
@@ -59,19 +62,26 @@ def check_story(done: Done) -> None:
 
 def test_the_story_is_on_stderr_and_the_answer_on_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     """stdout has the answer once and whole; stderr tells cuts, returns, ledger and comparison, in order."""
-    done = demonstrated(monkeypatch, WORDS)
+    done = demonstrated(monkeypatch)
     assert (done.code, done.out) == (0, WORDS + "\n")
     check_story(done)
 
 
+def test_nothing_is_paid_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cut is continued where it was: all that the model wrote is in the answer."""
+    reply = json.loads(demonstrated(monkeypatch, options=("--json",)).out)["reply"]
+    assert [row["rung"] for row in reply["attempts"]] == ["send", "prefill", "prefill"]
+    assert reply["usage"]["wasted_tokens"] == 0
+
+
 def test_quiet_leaves_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """--quiet leaves stderr empty."""
-    assert demonstrated(monkeypatch, WORDS, options=("--quiet",)) == Done(0, WORDS + "\n", "")
+    assert demonstrated(monkeypatch, options=("--quiet",)) == Done(0, WORDS + "\n", "")
 
 
 def test_json_has_a_stable_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     """--json prints one object with the documented names, and nothing on stderr."""
-    done = demonstrated(monkeypatch, WORDS, options=("--json",))
+    done = demonstrated(monkeypatch, options=("--json",))
     said = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
     assert set(said) == {"reply", "cuts", "restarts_announced", "same_as_uncut", "compression"}
@@ -82,16 +92,28 @@ def test_json_has_a_stable_schema(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_answer_too_short_to_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that ends before the first cut demonstrates nothing, and that is said."""
-    done = demonstrated(monkeypatch, "Yes.")
+    done = demonstrated(monkeypatch, Continuing("Yes."))
     assert done.code == 2
     assert "too short to be cut" in done.err
     assert "hint: ask for a longer one" in done.err
 
 
-def test_a_model_that_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the model does not repeat itself, the restart is announced and the demo does not claim success."""
-    done = demonstrated(monkeypatch, WORDS, script.words(70, seed=2), script.words(70, seed=3))
+def test_a_model_that_goes_on_in_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the continued answer is not the uncut one, the demo does not claim success."""
+    done = demonstrated(monkeypatch, lambda request: script.chat_text(script.words(96, seed=request.attempt)))
     assert done.code == 1
+    assert "the text is the same: NO" in done.err
+
+
+def test_a_model_that_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it neither goes on nor repeats itself, the restart is announced, which is no success, either."""
+
+    def another(request: Request) -> Script:
+        return Continuing(script.words(96, seed=request.attempt), accepts=())(request)
+
+    done = demonstrated(monkeypatch, another)
+    assert done.code == 1
+    assert "↻ restart" in done.err
     assert "what stands above is void" in done.err
 
 

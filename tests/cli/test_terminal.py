@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_answer_is_live_and_survives_a_cut() -> None:
     screen = plain(done.out)
     assert done.code == 0
     assert "The quick brown fox\n✂ " in screen
-    assert "s\n jumps over the lazy dog.\nattempt  route" in screen
+    assert re.search(r"\n↻ [^\n]*\n jumps over the lazy dog.\nattempt  route", screen)
 
 
 @terminal
@@ -161,8 +162,9 @@ def test_printable_takes_what_a_terminal_obeys() -> None:
 
 DROPPED = Attempt("127.0.0.1:8080/some-model", "send", "dropped", tokens=5, seconds=0.123)
 WHOLE = Attempt(
-    "127.0.0.1:8080/some-model", "restart", "complete", tokens=9, kept=9, reported=True, seconds=1
+    "127.0.0.1:8080/some-model", "restart", "complete", tokens=9, kept=9, confidence="reported", seconds=1
 )
+UNKNOWN = replace(DROPPED, tokens=None, confidence="unknown")
 
 
 def test_ledger_rows() -> None:
@@ -198,3 +200,24 @@ def test_ledger_in_words() -> None:
         "all, 9 of ~14 tokens kept, 1.12 s",
         "~ estimated from the text, four characters to a token",
     ]
+
+
+def test_ledger_says_what_nobody_knows() -> None:
+    """Unknown tokens are no zero: the row says "?", the sum that it is the least there was."""
+    lines = ledger([UNKNOWN, WHOLE])
+    assert lines[1].split()[4:] == ["?", "0", "?", "0.12"]
+    assert lines[3].split() == ["all", "≥9", "9", "≥0", "1.12"]
+    assert lines[4:] == ["? nobody knows", "≥ without what nobody knows"]
+    assert ledger([UNKNOWN, WHOLE], 40)[1] == "1 send → dropped, 0 of ? tokens kept, 0.12 s"
+
+
+def test_ledger_shows_rereading_and_cost_where_there_is_some() -> None:
+    """Prompt tokens read again and money have a column as soon as one exchange has a figure."""
+    again = replace(WHOLE, reread=80, cost=0.00123)
+    head, first, second, both, *notes = ledger([DROPPED, again])
+    assert head.split()[4:] == ["tokens", "kept", "wasted", "reread", "cost", "seconds"]
+    assert first.split()[-3:] == ["0", "?", "0.12"]
+    assert second.split()[-3:] == ["80", "0.0012", "1.00"]
+    assert both.split()[-3:] == ["80", "≥0.0012", "1.12"]
+    assert [note[0] for note in notes] == ["~", "?", "≥"]
+    assert ", 9 of 9 tokens kept, reread 80, cost 0.0012, 1.00 s" in ledger([DROPPED, again], 40)[2]

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from callers import WAYS, caller
+from places import timed
 from verdicts import Outcome, Stream, problems, recorded
 
-from sidestream import AsyncClient, Client, Route
+from sidestream import AsyncClient, Client, Route, StreamDropped
 from sidestream.drivers import System
-from sidestream.lab import Fault, Lab, script
+from sidestream.lab import Continuing, Fault, Lab, Plan, script
+from sidestream.lab.continuing import FORMS
 
 NAMES = ("unicode-raw", "unicode", "phases", "parallel-calls", "parallel-tools", "two-choices", "refusal")
 STREAMS = [s for s in recorded("responses", "chat") if s.name.partition("-")[2] in NAMES]
@@ -32,6 +34,7 @@ ENDS = {
     "gzip cut": Fault.gzip_cut,
 }
 SAMPLE = 4
+WORDS = script.words(120)
 HARMLESS = {
     "one byte per write": Fault.slicer(),
     "BOM": Fault.bom(),
@@ -144,6 +147,58 @@ def test_broken_bodies_come_back_whole(
         outcome, requests = stage.play(ENDS[end](at_byte=at))
         assert [*problems(stream, outcome)] == [], f"{end} at {at}"
         assert requests == expected_requests(stream, at), f"{end} at {at}"
+
+
+@by_way
+@pytest.mark.parametrize("form", [*FORMS, "prefix_echoed", "responses"])
+def test_a_text_is_continued_in_every_form(
+    form: str, way: str, lab: Callable[..., Lab], count: Count
+) -> None:
+    """Cut three times on its way, a text goes on where it was; nothing of the whole is generated twice."""
+    wire = "responses" if form == "responses" else "chat"
+    continuation: Any = "anchor" if form == "responses" else form
+    plan = Plan([Fault.cut(after_event=20), Fault.end(after_event=15), Fault.reset(after_event=25)])
+    running = lab(Continuing(WORDS, accepts=(continuation,)), plan=plan)
+    route = Route(running.url, "model-1", wire, continuation=continuation)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"routes": [route], "system": System(random=lambda: 0.0)}
+    outcome, _ = timed(way, {"input": "hi"}, **options)
+    assert outcome.reply is not None, outcome.error
+    assert outcome.reply.text == WORDS
+    rung = "anchor" if continuation == "anchor" else "prefill"
+    assert [attempt.rung for attempt in outcome.reply.attempts] == ["send", rung, rung, rung]
+    if outcome.view is not None:
+        assert outcome.view.texts(1) == (WORDS,)
+        assert not outcome.view.void
+    count("calls over sockets", 1)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_text_alone_ends_rather_than_begin_anew(way: str, lab: Callable[..., Lab]) -> None:
+    """Who reads only text cannot be told that it is void: the call ends with what was said, as an error."""
+    answers = [script.responses_text("The stream was cut here."), script.responses_text("Another answer.")]
+    running = lab(answers, plan=Plan([Fault.cut(after_event=7)]))
+    options: dict[str, Any] = {
+        "routes": [Route(running.url, "model-1")],
+        "system": System(random=lambda: 0.0),
+    }
+    pieces: list[str] = []
+
+    def read() -> None:
+        with Client(**options) as client, client.stream("hi") as stream:
+            for piece in stream.text():
+                pieces.append(piece)  # noqa: PERF402  what came before an error counts
+
+    async def aread() -> None:
+        async with AsyncClient(**options).stream("hi") as stream:
+            async for piece in stream.text():
+                pieces.append(piece)  # noqa: PERF401  as above
+
+    with pytest.raises(StreamDropped) as caught:
+        read() if way == "sync" else asyncio.run(aread())
+    assert "".join(pieces) == "The stream was"
+    assert caught.value.reply is not None
+    assert caught.value.reply.text == "The stream was"
+    assert [row.ended for row in caught.value.attempts].count("diverged") >= 1
 
 
 @by_way

@@ -79,6 +79,11 @@ class Stream:
         return Route(f"http://{self.wire}.test/v1", "model-1", self.wire)  # type: ignore[arg-type]
 
     @property
+    def works_first(self) -> bool:
+        """Whether a hosted tool is at work before the text: told anew, it begins with no text to join."""
+        return b'"web_search_call"' in self.body
+
+    @property
     def refused(self) -> bool:
         return bool(self.expect["status"] == "refused")
 

@@ -34,6 +34,7 @@ from sidestream import (
     ToolCall,
 )
 from sidestream.lab import Fault, Lab, Plan, Script, script
+from sidestream.route import Continuation
 from sidestream.wire.events import StreamEvent
 
 FOLDER = Path(__file__).parent / "cases"
@@ -85,11 +86,15 @@ class Answer(Strict):
 
 
 class Server(Strict):
-    """One route and what its server does, attempt by attempt; the last answer repeats."""
+    """One route and what its server does, attempt by attempt; the last answer repeats.
+
+    `continuation` is the route's; left out, the provider table decides, which knows no such server.
+    """
 
     name: str
     answers: tuple[Answer, ...]
     wire: Wire | None = None
+    continuation: Continuation | None = None
 
 
 class Ask(Strict):
@@ -243,7 +248,14 @@ def key(server: Server) -> str:
 def settings(case: Case, running: list[Lab]) -> dict[str, Any]:
     """The arguments of a client for these servers."""
     routes = [
-        Route(lab.url, "lab-1", server.wire or case.wire, Secret(key(server)), server.name)
+        Route(
+            lab.url,
+            "lab-1",
+            server.wire or case.wire,
+            Secret(key(server)),
+            server.name,
+            continuation=server.continuation,
+        )
         for server, lab in zip(case.route, running, strict=True)
     ]
     numbers = {name: int(n) if name in ("tries", "recoveries") else n for name, n in case.call.policy.items()}

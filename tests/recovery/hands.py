@@ -14,7 +14,18 @@ from typing import Any
 from sidestream.errors import Cancelled, SidestreamError
 from sidestream.recovery.exchange import Exchange
 from sidestream.recovery.faults import Fault, FaultKind
-from sidestream.recovery.flow import Broke, Call, Outcome, Rejected, Send, Sleep, Stopped, Tell, Woke, flow
+from sidestream.recovery.flow import (
+    Broke,
+    Call,
+    Dismiss,
+    Outcome,
+    Rejected,
+    Send,
+    Sleep,
+    Stopped,
+    Woke,
+    flow,
+)
 from sidestream.reply import Reply
 from sidestream.wire.events import Recovering, StreamEvent
 from streams import Stream, attempt
@@ -54,10 +65,12 @@ def drive(
     seconds: Callable[[], float] = lambda: 1.0,
     stop_in: str = "",
     unix_time: float = 1000.0,
+    see: Callable[[Send], None] = lambda _: None,
 ) -> Story:
     """Play `plays` in order, the last one again and again; each attempt takes `seconds()`.
 
-    `stop_in` names the kind of action ("sleep" or "tell") that is answered with a cancel.
+    `stop_in` names the kind of action ("sleep" or "tell") that is answered with a cancel; `see`
+    is shown each request before it is played.
     """
     story, at, plan = Story(), 0.0, list(plays)
     going = flow(call, now=at, unix_time=unix_time, random=jitter)
@@ -70,16 +83,19 @@ def drive(
                 story.sends.append(action)
                 story.sent_at.append(at)
                 at += seconds()
+                see(action)
                 play = plan.pop(0) if len(plan) > 1 else plan[0]
                 seen, outcome = play(action.exchange, at)
                 story.seen.append((action.exchange, seen))
                 continue
-            kind = "sleep" if isinstance(action, Sleep) else "tell"
-            if isinstance(action, Sleep):
+            kind = type(action).__name__.lower()
+            if isinstance(action, Dismiss):
+                story.actions.append(f"dismiss {action.target}")
+            elif isinstance(action, Sleep):
                 story.actions.append(f"sleep {action.seconds:g}")
                 story.sleeps.append(action.seconds)
                 at += action.seconds
-            elif isinstance(action, Tell):
+            else:
                 story.actions.append(f"tell {action.notice.rung}")
                 story.notices.append(action.notice)
             outcome = Stopped("cancel", at) if kind == stop_in else Woke(at)

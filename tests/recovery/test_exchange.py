@@ -45,8 +45,9 @@ def test_a_server_that_ignores_stream_is_understood(wire: str, start: bytes) -> 
         assert [event.delta for event in exchange.close()] == ["So"]  # type: ignore[union-attr]
         reply = exchange.assembler.reply("complete")
         assert (reply.text, reply.id, reply.finish_reason) == ("So", "c", "stop")
-        assert reply.usage
-        assert reply.usage.total_tokens == 3
+        counts = exchange.assembler.counts
+        assert counts
+        assert (counts.input_tokens, counts.output_tokens, counts.total_tokens) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("wire", BODIES)

@@ -371,9 +371,10 @@ def test_the_ledger_says_what_each_attempt_cost() -> None:
     first, second = story.reply.attempts
     partial = story.seen[0][0].assembler.reply("dropped").text
     assert (first.route, first.rung, first.ended, first.detail) == ("main", "send", "dropped", "cut")
-    assert (first.reported, first.kept, first.tokens) == (False, 0, -(-len(partial) // 4))
-    assert first.wasted == first.tokens > 0
-    assert (second.rung, second.ended, second.reported) == ("restart", "complete", True)
+    assert (first.confidence, first.kept, first.tokens) == ("estimated", 0, -(-len(partial) // 4))
+    assert first.wasted == first.tokens
+    assert first.tokens
+    assert (second.rung, second.ended, second.confidence) == ("restart", "complete", "reported")
     assert (second.kept, second.wasted) == (CHAT.expect["usage"]["output_tokens"], 0)
     assert [attempt.seconds for attempt in (first, second)] == [1.0, 1.0]
     assert (first.status, second.status) == (200, 200)

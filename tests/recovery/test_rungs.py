@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 
 from sidestream.recovery.faults import Fault, FaultKind
 from sidestream.recovery.policy import Backoff, Policy
-from sidestream.recovery.rungs import LADDER, No, Situation, Step, next_step, reroute, restart, settle
+from sidestream.recovery.rungs import (
+    LADDER,
+    No,
+    Situation,
+    Step,
+    Ways,
+    anchor,
+    next_step,
+    prefill,
+    reconnect,
+    reroute,
+    restart,
+    settle,
+)
 
 K = FaultKind
 
@@ -30,8 +43,8 @@ def situation(kind: FaultKind = K.DROPPED, *, retry_after: float | None = None, 
 
 
 def test_the_ladder_is_in_its_order() -> None:
-    """Settle before restart before reroute."""
-    assert (settle, restart, reroute) == LADDER
+    """What costs least comes first: nothing, the same response, the same answer, another, elsewhere."""
+    assert (settle, reconnect, prefill, anchor, restart, reroute) == LADDER
 
 
 @pytest.mark.parametrize("kind", FaultKind)
@@ -105,26 +118,77 @@ def test_when_all_rungs_are_closed_every_reason_is_given() -> None:
     """Giving up names each rung and why it was not taken."""
     refusals = next_step(situation(K.REFUSED))
     assert isinstance(refusals, tuple)
-    assert [no.reason.split(":")[0] for no in refusals] == ["settle", "restart", "reroute"]
+    assert [no.reason.split(":")[0] for no in refusals] == [rung.__name__ for rung in LADDER]
+
+
+# What is open -> the rung that is taken, and how it asks.
+OPEN: dict[str, tuple[dict[str, Any], Step]] = {
+    "everything": ({"cursor": "", "here": Ways("", "")}, Step("reconnect", 0.25, "reconnect")),
+    "only polling": ({"cursor": "", "unstreamed": True}, Step("reconnect", 0.25, "poll")),
+    "prefill and anchor": ({"here": Ways("", "")}, Step("prefill", 0.25, "prefill")),
+    "an anchor alone": ({"here": Ways("no", "")}, Step("anchor", 0.25, "anchor")),
+    "nothing of it": ({}, Step("restart", 0.25, "restart")),
+    "whole, without tools": ({"whole": True, "cursor": "", "here": Ways("", "")}, Step("settle")),
+    "a rung closed itself": ({"at_once": True, "here": Ways("no", "")}, Step("anchor", 0.0, "anchor")),
+    "the next route, prefilled": (
+        {"tries": 2, "routes_left": 1, "there": Ways("", "")},
+        Step("reroute", how="prefill"),
+    ),
+    "the next route, anchored": (
+        {"tries": 2, "routes_left": 1, "there": Ways("no", "")},
+        Step("reroute", how="anchor"),
+    ),
+    "the next route, anew": ({"tries": 2, "routes_left": 1}, Step("reroute")),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_the_cheapest_open_rung_is_taken(name: str) -> None:
+    """Of what is open the first rung is taken, and the step says why the ones above it were not."""
+    changes, wanted = OPEN[name]
+    step = next_step(situation(**changes))
+    assert isinstance(step, Step)
+    assert (step.rung, step.delay, step.how) == (wanted.rung, wanted.delay, wanted.how)
+    above = [rung.__name__ for rung in LADDER[: [rung.__name__ for rung in LADDER].index(step.rung)]]
+    assert [reason.split(":")[0] for reason in step.why] == above
+
+
+@pytest.mark.parametrize("rung", [reconnect, prefill, anchor, restart])
+@pytest.mark.parametrize(
+    "changes",
+    [{"recoveries": 8}, {"tries": 2}, {"repeated": True}, {"remaining": 0.0}, {"spent": "spent"}],
+)
+def test_every_rung_on_the_same_route_keeps_the_same_limits(
+    rung: Callable[[Situation], Step | No], changes: dict[str, Any]
+) -> None:
+    """A way back that costs less is no way around the budget."""
+    open_ways: dict[str, Any] = {"cursor": "", "here": Ways("", "")}
+    assert isinstance(rung(situation(**open_ways)), Step)
+    assert isinstance(rung(situation(**open_ways | changes)), No)
 
 
 @given(
     st.sampled_from(FaultKind), st.booleans(), st.booleans(), st.integers(0, 3), st.booleans(),
     st.integers(0, 9), st.integers(0, 2), st.floats(-10, 1000), st.none() | st.floats(0, 1e6),
+    st.tuples(*[st.sampled_from(["", "closed"])] * 5), st.booleans(),
 )  # fmt: skip
 def test_no_step_breaks_a_limit(
     kind: FaultKind, whole: bool, tools: bool, tries: int, repeated: bool,
     recoveries: int, routes_left: int, remaining: float, asked: float | None,
+    ways: tuple[str, str, str, str, str], at_once: bool,
 ) -> None:  # fmt: skip
     """Whatever the situation, a step costs no recovery above the limit and no time beyond the deadline."""
     step = next_step(
         situation(
             kind, retry_after=asked, whole=whole, tools=tools, tries=tries, repeated=repeated,
             recoveries=recoveries, routes_left=routes_left, remaining=remaining,
+            cursor=ways[0], here=Ways(*ways[1:3]), there=Ways(*ways[3:]), at_once=at_once,
         )
     )  # fmt: skip
     if isinstance(step, Step) and step.rung != "settle":
         assert recoveries < 8
         assert 0 <= step.delay < remaining
         assert step.delay <= 120 + 8
-        assert step.rung == "restart" or routes_left
+        assert step.rung != "reroute" or routes_left
+        open_here = {"reconnect": ways[0], "prefill": ways[1], "anchor": ways[2]}
+        assert not open_here.get(step.rung)

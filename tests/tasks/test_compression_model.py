@@ -29,6 +29,8 @@ BUDGET = Budget(ratio=0.4)
 def _error(kind: type[Exception]) -> Exception:
     if issubclass(kind, errors.DeadlineExceeded):
         return kind("the clock ran out", clock="total", fault=Fault(FaultKind.DROPPED))
+    if issubclass(kind, errors.BudgetExhausted):
+        return kind("too much failed", budget="origin", fault=Fault(FaultKind.WITHHELD))
     if issubclass(kind, errors.CallFailed):
         return kind("it failed with sk-0123456789abcdefgh", fault=Fault(FaultKind.DROPPED))
     return kind("it failed")

@@ -41,14 +41,15 @@ def play(stream: Stream, chunks: list[bytes]) -> tuple[Reply | CallFailed, list[
 def facts(reply: Reply) -> dict[str, Any]:
     """A reply in the words of a verdict."""
     names = ("status", "text", "commentary", "reasoning", "refusal", "id", "model", "finish_reason")
-    usage = reply.usage
+    usage, counts = reply.usage, ("input_tokens", "output_tokens", "total_tokens")
+    is_reported = usage is not None and usage.confidence == "reported"
+    reported = {name: getattr(usage, name) for name in counts} if is_reported else None
     return {name: getattr(reply, name) for name in names} | {
         "tool_calls": [
             {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
             for call in reply.tool_calls
         ],
-        "usage": usage
-        and {name: getattr(usage, name) for name in ("input_tokens", "output_tokens", "total_tokens")},
+        "usage": reported,
         "texts": list(reply.texts),
     }
 

@@ -6,7 +6,7 @@ row for every kind of fault, `CLOCKS` for every clock, and `WORDS` turns the res
 
 from __future__ import annotations
 
-from ..errors import CallFailed, DeadlineExceeded, NoRoute, ProviderError, SidestreamError
+from ..errors import BudgetExhausted, CallFailed, DeadlineExceeded, NoRoute, ProviderError, SidestreamError
 from ..recovery.faults import FaultKind as K
 from ..recovery.rungs import LADDER
 
@@ -21,6 +21,7 @@ ADVICE: dict[K, str] = {
     K.STALLED: "",
     K.DEADLINE: "",
     K.GARBLED: _ADDRESS,
+    K.DIVERGED: f"try again, or read it --held, where an answer may begin anew; {_SECOND_ROUTE}",
     K.OVERSIZE: _ADDRESS,
     K.EMPTY: f"try again or ask differently; {_SECOND_ROUTE}",
     K.SERVER: f"try again later; {_SECOND_ROUTE}",
@@ -33,6 +34,7 @@ ADVICE: dict[K, str] = {
     K.REFUSED: "ask something else, or another model",
     K.PARAMETER: "leave out the option it names, or choose another model",
     K.BAD_REQUEST: "the message above says what the endpoint did not like; check --base-url, --model, --wire",
+    K.WITHHELD: f"too much failed there lately: try again in a minute; {_SECOND_ROUTE}",
 }
 
 # The option that gives a clock more time; connecting has none.
@@ -59,6 +61,10 @@ def advice(error: SidestreamError) -> str:
         return CLOCKS.get(error.clock, "")
     if isinstance(error, ProviderError) and error.fault.retry_after:
         return f"the provider asks to wait {error.fault.retry_after:.0f} s; {_SECOND_ROUTE}"
+    if isinstance(error, BudgetExhausted) and error.budget == "cost":
+        return f"too much of its output was thrown away: try again; {_SECOND_ROUTE}"
+    if isinstance(error, BudgetExhausted):
+        return ADVICE[K.WITHHELD]
     if isinstance(error, CallFailed):
         return ADVICE[error.fault.kind]
     hint = error.hint

@@ -1,8 +1,8 @@
 """`sidestream demo`: a real model's stream, cut on purpose, coming back whole; then compression.
 
 The lab stands as a proxy between the client and the embedded model. The model's answer is cut in the middle
-twice, the second time with a clean end that looks like success to other clients; the text on stdout still
-comes out once and whole, and is compared with an uncut run of the same model.
+twice, the second time with a clean end that looks like success to other clients; the model goes on where it
+stopped, the text on stdout comes out once and whole, and is compared with an uncut run of the same model.
 """
 
 from __future__ import annotations
@@ -62,13 +62,14 @@ def demo(prompt: str, max_tokens: int, json: bool, quiet: bool) -> None:
     if json:
         told = {"cuts": requests - 1, "restarts_announced": restarts, "same_as_uncut": same}
         write(as_json({"reply": reply_json(reply), **told, "compression": compression}))
-    if restarts or not same:  # then this model does not repeat itself, and nothing was demonstrated
+    if restarts or not same:  # then it did not go on as it would have, and nothing was demonstrated
         raise SystemExit(1)
 
 
 def _client(model: LocalModel, url: str) -> Client:
     """A client with this one route: what the environment configures is none of the demo's business."""
-    route = Route(url, model.model, "chat", Secret(model.api_key), name=model.model)
+    key = Secret(model.api_key)
+    route = Route(url, model.model, "chat", key, name=model.model, continuation="trailing")
     return Client(routes=[route], policy=Policy(backoff=Backoff(base=0.2)))
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from ..errors import UsageError
-from ..lab import KINDS, Fault, Lab, Plan, Request, Script, script, serve
+from ..lab import KINDS, Background, Continuing, Fault, Lab, Plan, Request, Script, script, serve
 from .files import read_bytes, write_whole
 from .options import Number, output_options
 from .shapes import as_json, request_json
@@ -46,6 +46,8 @@ def lab() -> None:
     "--text", default="The quick brown fox jumps over the lazy dog.", help="What the model answers."
 )
 @click.option("--replay", type=click.Path(path_type=Path), help="Answer with this recorded .sse file.")
+@click.option("--continues", is_flag=True, help="Continue a partial --text when asked (prefill, anchor).")
+@click.option("--background", is_flag=True, help="Keep background responses: resume, poll, cancel.")
 @click.option("--upstream", metavar="URL", help="Be a proxy before this server (http://127.0.0.1:8080).")
 @click.option("--pace", type=Number("seconds", least=0), default=0.02, help="Between two events.  [0.02]")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen.")
@@ -66,6 +68,8 @@ def serve_command(
     seed: int,
     text: str,
     replay: Path | None,
+    continues: bool,
+    background: bool,
     upstream: str | None,
     pace: float,
     host: str,
@@ -76,11 +80,16 @@ def serve_command(
 ) -> None:
     """Serve /v1/responses and /v1/chat/completions, and break them as told, until Ctrl-C."""
     plan = _plan(faults, always=always, hazard=hazard, seed=seed)
-    if upstream and replay:
-        raise UsageError("--upstream and --replay are two sources of answers", hint="give one of them")
+    sources = {"--upstream": upstream, "--replay": replay, "--continues": continues}
+    if len(given := [name for name, value in sources.items() if value]) > 1:
+        raise UsageError(f"{' and '.join(given)} are two sources of answers", hint="give one of them")
+    if upstream and background:
+        raise UsageError("--background is played by the lab, not by --upstream", hint="give one of them")
     if upstream:
         _check_reachable(upstream)
-    answers = None if upstream else _answers(text, replay, pace)
+    answers = None if upstream else _answers(text, replay, pace, continues=continues)
+    if background and answers is not None:
+        answers = Background(answers)
     server = Lab(answers, plan=plan, host=host, port=port, tls=tls is not None, upstream=upstream)
     if tls is not None:
         write_whole(tls, server.ca_pem)
@@ -134,12 +143,16 @@ def _plan(faults: tuple[str, ...], *, always: bool, hazard: float | None, seed: 
     return Plan(entries, rest=(last,) if last else ())
 
 
-def _answers(text: str, replay: Path | None, pace: float) -> Script | Callable[[Request], Script]:
+def _answers(
+    text: str, replay: Path | None, pace: float, *, continues: bool
+) -> Script | Callable[[Request], Script]:
     if replay is not None:
         recorded = script.from_sse(read_bytes(replay, _LONGEST, "give a recorded .sse file")).sent(pace=pace)
         if not recorded.events:
             raise UsageError(f"{replay} holds no events", hint="give a recorded .sse file")
         return recorded
+    if continues:
+        return Continuing(text, pace=pace)
 
     def answer(request: Request) -> Script:
         make = script.chat_text if request.path.endswith("/chat/completions") else script.responses_text

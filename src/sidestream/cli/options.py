@@ -82,7 +82,8 @@ class Endpoint:
         with LocalModel(progress=story.say) as running:
             story.say(f"a real model on this machine: {running.model}", "dim")
             wire: Any = self.wire or "chat"
-            route = Route(running.url, running.model, wire, Secret(running.api_key), name=running.model)
+            key = Secret(running.api_key)
+            route = Route(running.url, running.model, wire, key, name=running.model, continuation="trailing")
             with Client(routes=[route], timeout=self.timeouts) as client:
                 yield client
 

@@ -24,6 +24,7 @@ __all__ = [
     "COMPACTION",
     "REPLY",
     "REQUEST",
+    "USAGE",
     "as_json",
     "compaction_json",
     "error_json",
@@ -35,10 +36,15 @@ REPLY = (
     "status", "text", "commentary", "reasoning", "refusal",
     "finish_reason", "settled", "id", "model", "usage",
 )  # fmt: skip
+USAGE = (
+    "input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens",
+    "kept_tokens", "wasted_tokens", "reread_tokens", "cost", "confidence",
+)  # fmt: skip
 CALL = ("call_id", "name", "arguments")
 ATTEMPT = (
     "route", "rung", "ended", "detail", "status", "request_id",
-    "events", "tokens", "kept", "wasted", "reported",
+    "first", "events", "tokens", "kept", "wasted", "input_tokens", "cached_tokens", "reread",
+    "confidence", "cost", "why", "dropped_calls",
 )  # fmt: skip
 COMPACTION = (
     "method", "notice", "met_budget", "budget_chars", "chars_before", "chars_after", "digest_chars",
@@ -58,11 +64,17 @@ def _of(value: object, names: Iterable[str]) -> dict[str, Any]:
 
 def reply_json(reply: Reply) -> dict[str, Any]:
     calls = [_of(call, CALL) for call in reply.tool_calls]
-    return _of(reply, REPLY) | {"tool_calls": calls, "attempts": _attempts(reply.attempts)}
+    usage = _of(reply.usage, USAGE) if reply.usage else None
+    return _of(reply, REPLY) | {"usage": usage, "tool_calls": calls, "attempts": _attempts(reply.attempts)}
 
 
 def _attempts(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
-    return [_of(row, ATTEMPT) | {"seconds": round(row.seconds, 3)} for row in attempts]
+    return [_of(row, ATTEMPT) | {"first": _ms(row.first), "seconds": _ms(row.seconds)} for row in attempts]
+
+
+def _ms(seconds: float | None) -> float | None:
+    """Seconds to the millisecond."""
+    return None if seconds is None else round(seconds, 3)
 
 
 def error_json(error: SidestreamError) -> dict[str, Any]:
@@ -75,7 +87,7 @@ def error_json(error: SidestreamError) -> dict[str, Any]:
             "hint": advice(error),
             "status": said.status if said else None,
             "code": said.code if said else "",
-            "retry_at": said.retry_at if said else None,
+            "retry_at": getattr(error, "retry_at", None),
         },
         "reply": reply_json(error.reply) if error.reply else None,
         "attempts": _attempts(error.attempts),

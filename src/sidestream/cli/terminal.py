@@ -27,7 +27,13 @@ __all__ = ["Story", "printable", "write"]
 
 # Left-to-right marks, embeddings and overrides, which can make text read as what it is not.
 _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-_RUNGS = {"restart": "asking again", "reroute": "asking the next route"}
+_RUNGS = {
+    "reconnect": "fetching the rest",
+    "prefill": "going on from there",
+    "anchor": "asking to go on from there",
+    "restart": "asking again",
+    "reroute": "asking the next route",
+}
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import cases, script
+    from .background import Background
+    from .continuing import Continuing
     from .faults import KINDS, Fault, Kind, Phase, Row
     from .house import Limits
     from .plan import Plan
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "Background",
+    "Continuing",
     "Fault",
     "Kind",
     "Lab",
@@ -41,6 +45,8 @@ __all__ = [
 
 _HOME = {
     "KINDS": "faults",
+    "Background": "background",
+    "Continuing": "continuing",
     "Fault": "faults",
     "Kind": "faults",
     "Lab": "server",

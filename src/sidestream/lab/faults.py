@@ -7,8 +7,8 @@ Positions count what the client sees: whole events (`after_event`), or bytes of 
 compression (`at_byte`, which may fall inside a UTF-8 sequence). No position means the end of the stream, in
 place of its proper end. A position past the end never strikes.
 
-Not here: K9 needs HTTP/2, which the lab does not speak; K14 to K18 are answers to a resume, so they are
-scripts (`Script.since`, `script.error`).
+Not here: K9 needs HTTP/2, which the lab does not speak; K14 to K18 are answers to a resume, so `Background`
+gives them (or `Script.since` and `script.error` do).
 """
 
 from __future__ import annotations

@@ -28,9 +28,11 @@ __all__ = [
     "reasoning",
     "refusal",
     "responses_events",
+    "said",
 ]
 
 CREATED = 1_700_000_000
+_PROMPT = 10  # tokens of prompt that are reported where nobody counts them
 Ending = Literal["completed", "incomplete", "failed", "none"]
 
 
@@ -62,7 +64,12 @@ class Item:
 
 def message(text: str, *, tokens: int | None = None, phase: str | None = None) -> Item:
     """An assistant message with one text part; `tokens`: number of deltas (default: one per word)."""
-    deltas = pieces(text, tokens)
+    return said(pieces(text, tokens), phase=phase)
+
+
+def said(deltas: Sequence[str], *, phase: str | None = None) -> Item:
+    """An assistant message with one text part that comes in exactly these deltas."""
+    text = "".join(deltas)
     final = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     events = (
         {"type": "response.content_part.added", "content_index": 0, "part": final | {"text": ""}},
@@ -149,23 +156,40 @@ def responses_events(
     usage: bool,
     ending: Ending,
     details: dict[str, Any] | None,
+    background: bool,
+    spent: tuple[int, int] | None,
 ) -> list[dict[str, Any]]:
-    """Every event from `response.created` to the terminal one, numbered."""
+    """Every event from `response.created` to the terminal one, numbered.
+
+    `background`: the response waits in a queue first and says what it is. `spent`: tokens of prompt and
+    output, by default 10 and one per delta.
+    """
     items = tuple(items)
-    base = _response(model, response_id)
-    events: list[dict[str, Any]] = [
-        {"type": f"response.{state}", "response": base | {"status": "in_progress"}}
-        for state in ("created", "in_progress")
-    ]
+    base = _response(model, response_id) | ({"background": True} if background else {})
+    events = _queued(base) if background else _opening(base)
     output: list[dict[str, Any]] = []
     for index, item in enumerate(items):
         events += _item_events(item, index)
         output.append(_named(item.done, index))
     if ending != "none":
-        spent = _responses_usage(sum(item.tokens for item in items)) if usage else None
-        last = base | {"status": ending, "output": output, "usage": spent}
+        tokens = spent or (_PROMPT, sum(item.tokens for item in items))
+        counts = _responses_usage(*tokens) if usage else None
+        last = base | {"status": ending, "output": output, "usage": counts}
         events.append({"type": f"response.{ending}", "response": last | (details or {})})
     return [_numbered(event, number) for number, event in enumerate(events)]
+
+
+def _opening(base: dict[str, Any]) -> list[dict[str, Any]]:
+    return [_state("created", base), _state("in_progress", base)]
+
+
+def _queued(base: dict[str, Any]) -> list[dict[str, Any]]:
+    waiting = base | {"status": "queued"}
+    return [_state("created", waiting), _state("queued", waiting), _state("in_progress", base)]
+
+
+def _state(name: str, response: dict[str, Any]) -> dict[str, Any]:
+    return {"type": f"response.{name}", "response": response}
 
 
 def _item_events(item: Item, index: int) -> Iterator[dict[str, Any]]:
@@ -207,13 +231,13 @@ def _response(model: str, response_id: str) -> dict[str, Any]:
     }
 
 
-def _responses_usage(tokens: int) -> dict[str, Any]:
+def _responses_usage(prompt: int, output: int) -> dict[str, Any]:
     return {
-        "input_tokens": 10,
+        "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": tokens,
+        "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 10 + tokens,
+        "total_tokens": prompt + output,
     }
 
 
@@ -224,9 +248,12 @@ def chat_chunks(
     completion_id: str,
     usage: bool,
     finish: str | None,
-    tokens: int,
+    spent: tuple[int, int] | None,
 ) -> list[dict[str, Any]]:
-    """The role chunk, one chunk per delta, the finish chunk (unless None) and the usage chunk."""
+    """The role chunk, one chunk per delta, the finish chunk (unless None) and the usage chunk.
+
+    `spent`: tokens of prompt and output, by default 10 and one per delta.
+    """
     base = {"id": completion_id, "object": "chat.completion.chunk", "created": CREATED, "model": model}
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
@@ -236,6 +263,7 @@ def chat_chunks(
     if finish is not None:
         chunks.append(chunk({}, finish))
     if usage:
-        spent = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
-        chunks.append(base | {"choices": [], "usage": spent})
+        prompt, output = spent or (_PROMPT, len(deltas))
+        counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        chunks.append(base | {"choices": [], "usage": counts})
     return chunks

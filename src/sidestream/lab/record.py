@@ -105,6 +105,14 @@ class Request:
         """The body as JSON. Raises `msgspec.DecodeError` when it is not."""
         return msgspec.json.decode(self.body)
 
+    def fields(self) -> dict[str, Any]:
+        """The fields of the body; none where it is not a JSON object."""
+        try:
+            body = self.json()
+        except msgspec.DecodeError:
+            return {}
+        return body if isinstance(body, dict) else {}
+
 
 class Log:
     """The requests of one lab. Any thread may read and wait; the server's thread writes."""

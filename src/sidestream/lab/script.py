@@ -29,6 +29,7 @@ __all__ = [
     "Framing",
     "Item",
     "Script",
+    "as_asked",
     "call",
     "chat",
     "chat_call",
@@ -37,6 +38,7 @@ __all__ = [
     "from_sse",
     "json",
     "message",
+    "problem",
     "reasoning",
     "refusal",
     "responses",
@@ -126,6 +128,8 @@ def responses(
     response_id: str = "resp_lab",
     ending: items.Ending = "completed",
     details: dict[str, Any] | None = None,
+    background: bool = False,
+    spent: tuple[int, int] | None = None,
     **sent: Any,
 ) -> Script:
     """A Responses stream of these output items.
@@ -137,10 +141,19 @@ def responses(
         response_id: id of the response.
         ending: the terminal event, or "none" to leave it out.
         details: laid over the final response object, such as `{"error": {...}}` or `{"output": None}`.
+        background: the response is queued first, and its objects say `"background": true`.
+        spent: tokens of prompt and output that usage reports; by default 10 and one per delta.
         sent: how to send it, see `Script`.
     """
     events = items.responses_events(
-        parts, model=model, response_id=response_id, usage=usage, ending=ending, details=details
+        parts,
+        model=model,
+        response_id=response_id,
+        usage=usage,
+        ending=ending,
+        details=details,
+        background=background,
+        spent=spent,
     )
     return Script(tuple(sse.encode(event, event["type"]) for event in events), **sent)
 
@@ -165,6 +178,7 @@ def chat(
     completion_id: str = "chatcmpl-lab",
     finish: str | None = "stop",
     done: bool = True,
+    spent: tuple[int, int] | None = None,
     **sent: Any,
 ) -> Script:
     """A Chat Completions stream of these deltas.
@@ -176,10 +190,11 @@ def chat(
         completion_id: id of every chunk.
         finish: the finish reason, or None to leave the finish chunk out.
         done: whether `[DONE]` is sent.
+        spent: tokens of prompt and output that usage reports; by default 10 and one per delta.
         sent: how to send it, see `Script`.
     """
     chunks = items.chat_chunks(
-        deltas, model=model, completion_id=completion_id, usage=usage, finish=finish, tokens=len(deltas)
+        deltas, model=model, completion_id=completion_id, usage=usage, finish=finish, spent=spent
     )
     events = [sse.encode(chunk) for chunk in chunks]
     return Script((*events, sse.DONE) if done else tuple(events), **sent)
@@ -232,37 +247,40 @@ def json(body: Any, *, headers: Iterable[tuple[str, str]] | dict[str, str] = ())
     return error(200, body, headers=headers, content_type="application/json")
 
 
+def problem(status: int, message: str, *, code: str | int | None = None) -> Script:
+    """An HTTP error as OpenAI words them: `{"error": {"message": …, "type": "invalid_request_error", …}}`."""
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return error(status, {"error": body})
+
+
 def say(text: str, *, tokens: int | None = None, **options: Any) -> Callable[[Request], Script]:
     """An answer function: says `text` on the wire it is asked on; as JSON for `"stream": false`."""
 
     def answer(request: Request) -> Script:
-        if request.wire == "chat":
-            stream = chat_text(text, tokens=tokens, **options)
-        else:
-            stream = responses_text(text, tokens=tokens, **options)
-        if _wants_stream(request):
-            return stream
-        return json(_whole_chat(stream, text) if request.wire == "chat" else _whole_response(stream))
+        make = chat_text if request.wire == "chat" else responses_text
+        return as_asked(make(text, tokens=tokens, **options), request)
 
     return answer
 
 
-def _wants_stream(request: Request) -> bool:
-    try:
-        body = request.json()
-    except msgspec.DecodeError:
-        return True
-    return not isinstance(body, dict) or body.get("stream") is not False
+def as_asked(stream: Script, request: Request) -> Script:
+    """The stream, or for `"stream": false` the same answer as one JSON object."""
+    if request.fields().get("stream") is not False:
+        return stream
+    return json(_whole_chat(stream) if request.wire == "chat" else _whole_response(stream))
 
 
 def _whole_response(stream: Script) -> Any:
     return sse.decode(stream.events[-1])["response"]
 
 
-def _whole_chat(stream: Script, text: str) -> dict[str, Any]:
-    last: dict[str, Any] = sse.decode(stream.without(b"[DONE]").events[-1])
-    spoken = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return last | {"object": "chat.completion", "choices": [spoken]}
+def _whole_chat(stream: Script) -> dict[str, Any]:
+    chunks = [chunk for chunk in map(sse.decode, stream.events) if isinstance(chunk, dict)]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    finish = next((choice["finish_reason"] for choice in choices if choice["finish_reason"]), None)
+    spoken = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    return chunks[-1] | {"object": "chat.completion", "choices": [spoken]}
 
 
 _WORDS = (

@@ -1,13 +1,16 @@
 """Which answer a request gets: the model list, the next script, or the upstream's; and which faults go with
 it.
 
-Model endpoints (paths of the known wires) count as attempts and are what answers and plans go by. The
-model list and unknown paths are answered plainly, so that a client's probing never shifts a plan.
+Model endpoints (paths of the known wires) count as attempts and are what answers and plans go by; a GET that
+resumes or polls a response is one, too. The model list and unknown paths are answered plainly, so that a
+client's probing never shifts a plan. Cancelling a response is no attempt either: no fault meets it, and only
+an answer function can know the response, so it alone is asked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,11 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["Service", "counts"]
 
 _MODEL_WIRES = ("responses", "chat", "messages")
+_CANCEL = re.compile(r"/responses/[^/?]+/cancel/?(?:\?|$)")
 
 
 def counts(incoming: Incoming) -> bool:
     """Whether a request is an attempt at a model endpoint."""
-    return wire_of(incoming.target) in _MODEL_WIRES
+    return wire_of(incoming.target) in _MODEL_WIRES and not _CANCEL.search(incoming.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Service:
                 return False
 
     def _script(self, record: Request) -> Script:
-        if record.attempt < 0:
+        if record.attempt < 0 and not (callable(self.answers) and _CANCEL.search(record.path)):
             return self._plain(record)
         if isinstance(self.answers, Script):
             return self.answers

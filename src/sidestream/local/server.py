@@ -82,7 +82,9 @@ class LocalModel:
     ::
 
         with LocalModel() as model:
-            client = sidestream.Client(base_url=model.url, api_key=model.api_key, model=model.model)
+            client = sidestream.Client(
+                base_url=model.url, api_key=model.api_key, model=model.model, continuation="trailing"
+            )
 
     Args:
         ctx: context window in tokens, 256 to 8192.

@@ -135,17 +135,23 @@ def proxy_for(route: Route) -> Proxy | None:
     return Proxy(parts.hostname, port, auth)
 
 
-def http_request(route: Route, body: bytes, proxy: Proxy | None) -> httpcore2.Request:
-    """The POST of one attempt. Through a proxy, plain http names the whole URL (RFC 9112, 3.2.2)."""
-    headers = {**route.request_headers(), "Content-Length": str(len(body))}
-    target = route.target
+def http_request(
+    route: Route, body: bytes, proxy: Proxy | None, method: str, target: str
+) -> httpcore2.Request:
+    """The request of one attempt. Through a proxy, plain http names the whole URL (RFC 9112, 3.2.2)."""
+    headers = route.request_headers()
+    if method == "GET":
+        del headers["Content-Type"]
+    else:
+        headers["Content-Length"] = str(len(body))
+    target = target or route.target
     if proxy and route.scheme == "http":
         target = f"{route.origin}{target}"
         headers |= proxy.headers()
     url = httpcore2.URL(
         scheme=route.scheme.encode(), host=route.host.encode(), port=route.port, target=target.encode()
     )
-    return httpcore2.Request(b"POST", url, headers=_encode(headers), content=body)
+    return httpcore2.Request(method.encode(), url, headers=_encode(headers), content=body)
 
 
 def origin_of(route: Route) -> httpcore2.Origin:

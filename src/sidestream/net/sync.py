@@ -184,9 +184,10 @@ class Lane:
         self._http = httpcore2.HTTP11Connection(origin_of(route), stream, keepalive_expiry=IDLE_SECONDS)
         self._response: httpcore2.Response | None = None
 
-    def post(self, route: Route, body: bytes) -> Opened:
-        """Send the request, wait for the answer's headers."""
-        self._response = self._http.handle_request(http_request(route, body, self._proxy))
+    def send(self, route: Route, body: bytes, method: str = "POST", target: str = "") -> Opened:
+        """Send the request (to the route's own target if not given), wait for the answer's headers."""
+        request = http_request(route, body, self._proxy, method, target)
+        self._response = self._http.handle_request(request)
         return Opened(self._response.status, lower_headers(self._response))
 
     def chunks(self) -> Iterator[bytes]:

@@ -4,7 +4,9 @@ Strategy: a `Gate` stands between one attempt and the consumer. On the first att
 a restart it knows what the consumer already has (`Said`) and swallows the new stream for as long as it says
 the same, channel by channel and character by character; once all of it was said again, the rest passes. The
 moment the new stream says something else, the consumer is told with `Restarted` and gets the new answer from
-its first character: never a mixture. The comparison is checked, never assumed.
+its first character: never a mixture. A consumer who cannot be told (`strict`) gets nothing of it, and the
+attempt has `diverged`. The comparison is checked, never assumed. Calls are compared without their ids, which
+are new each time; the id that was delivered stays.
 """
 
 from __future__ import annotations
@@ -49,13 +51,15 @@ class Said:
 class Gate:
     """Lets the events of one attempt through to a consumer who already has `said`."""
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: Said, *, strict: bool = False) -> None:
         self._said = said
+        self.strict = strict
         self._at: dict[tuple[str, int], int] = {}
         self._calls = 0
         self._held: list[StreamEvent] = []
         self.matching = bool(said)
         self.restarted = False
+        self.diverged = ""
 
     def admit(self, events: Iterable[StreamEvent], assembler: Assembler) -> list[StreamEvent]:
         """Of these events, what the consumer gets now. Call only while `matching`.
@@ -72,14 +76,17 @@ class Gate:
 
     def restart(self, assembler: Assembler, reason: str) -> list[StreamEvent]:
         """Tell the consumer, and give the new answer from its beginning."""
+        self._held = []
+        if self.strict:
+            self.diverged = reason
+            return []
         self.matching = False
         self.restarted = True
-        self._held = []
         return [Restarted(reason), *assembler.replay()]
 
     def end(self, assembler: Assembler) -> list[StreamEvent]:
         """The attempt finished its answer: it must have said all that the consumer has."""
-        if not self.matching:
+        if not self.matching or self.diverged:
             return []
         if self.covers(assembler):
             return self._release()
@@ -111,7 +118,11 @@ class Gate:
             number, self._calls = self._calls, self._calls + 1
             if number >= len(self._said.calls):
                 return [event]
-            return [] if self._said.calls[number] == event else None
+            known_call = self._said.calls[number]
+            if replace(event, call_id=known_call.call_id) != known_call:
+                return None
+            assembler.rename_call(event, known_call.call_id)
+            return []
         if not isinstance(event, (TextDelta, CommentaryDelta, ReasoningDelta, RefusalDelta)):
             return [event]
         key = (_CHANNELS[type(event)], assembler.choice_of(event.index))

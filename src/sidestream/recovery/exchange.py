@@ -1,14 +1,17 @@
 """The data plane of one attempt: bytes in, what the consumer sees out. Pure.
 
 Strategy: a driver pushes every chunk of the body into `feed` and yields on what comes back; `over` tells it
-to stop reading. The body is looked at before it is believed: a server that ignores `stream` answers with
-JSON, a proxy with HTML. After the end, clean or not, `close` gives the last word of the wire, and the flow
-reads the verdict from the assembler. The flow itself never sees a byte.
+to stop reading. An exchange begins an answer, or goes on with one: through a `Splice` if another stream
+continues it, or with the decoder it had if the same response is resumed (`resumed`). The body is
+looked at before it is believed: a server that ignores `stream` answers with JSON, a proxy with HTML. After
+the end, clean or not, `close` gives the last word of the wire, and the flow reads the verdict from the
+assembler. The flow itself never sees a byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from types import ModuleType
 
 from ..assembler import Assembler
@@ -18,6 +21,7 @@ from ..wire.coding import Inflater
 from ..wire.events import Event, Restarted, StreamEvent, TextDelta
 from ..wire.sse import Decoder, LimitExceeded, Limits
 from .delivery import Gate
+from .splice import Splice
 
 __all__ = ["WIRES", "Exchange"]
 
@@ -35,7 +39,17 @@ _SPACE = b" \t\r\n\xef\xbb\xbf"
 
 
 class Exchange:
-    """One HTTP exchange being decoded. `gate` is None when nothing is delivered before the end (held)."""
+    """One HTTP exchange being decoded. `gate` is None when nothing is delivered before the end (held).
+
+    Attributes:
+        assembler: what has arrived of the answer, in this and earlier exchanges.
+        over: the answer is over; at most usage and the end of the body are awaited.
+        request_id: the provider's id of this exchange.
+        first_at: instant of call time of the first output.
+        pending: a poll found the response still at work.
+        answered: the answer began, with 2xx.
+        events: decoded events of this exchange.
+    """
 
     def __init__(
         self,
@@ -44,19 +58,77 @@ class Exchange:
         gate: Gate | None,
         needs_arguments: frozenset[str] = frozenset(),
         limits: Limits | None = None,
+        *,
+        assembler: Assembler | None = None,
+        splice: Splice | None = None,
+        on_output: Callable[[], None] | None = None,
     ) -> None:
-        self.assembler = Assembler(needs_arguments)
+        self.assembler = assembler or Assembler(needs_arguments)
         self.gate = gate
+        self.assembler.fixed = gate is not None and gate.strict
         self.over = False
         self.request_id = ""
+        self.first_at: float | None = None
+        self.pending = False
+        self.answered = False
+        self.events = 0
+        self._splice = splice
+        self._on_output = on_output
+        self._before = self.assembler.size() if assembler else 0
+        self._calls_before = len(self.assembler.calls()) if assembler else 0
         self._wire = WIRES[wire]
         self._decoder = self._wire.Decoder(choices)
         self._limits = limits or Limits()
         self._sse = Decoder(self._limits, error_field=True)
         self._inflater: Inflater | None = None
         self._sniffed = False
+        self._polls = False  # a whole body is the response as it stands
+        self._seen = 0  # of the splice, by earlier exchanges
         self._whole: list[bytes] | None = None
         self._held = 0
+
+    def resumed(self, on_output: Callable[[], None] | None = None) -> Exchange:
+        """The exchange in which the same response goes on: from its cursor, or as a whole if that comes."""
+        self._decoder.resume()
+        self.assembler.reopen()
+        again = copy(self)
+        again.over, again.request_id, again.first_at, again.pending = False, "", None, False
+        again.answered, again.events = False, 0
+        again._on_output = on_output
+        again._before = self.assembler.size()
+        again._calls_before = len(self.assembler.calls())
+        again._sse = Decoder(self._limits, error_field=True)
+        again._inflater, again._sniffed, again._whole, again._held = None, False, None, 0
+        again._polls = True
+        again._seen = self._splice.seen if self._splice else 0
+        return again
+
+    @property
+    def cursor(self) -> int | None:
+        """Number of the last event that arrived, if the server counts them."""
+        cursor: int | None = self._decoder.cursor
+        return cursor
+
+    @property
+    def astray(self) -> str:
+        """Why the new stream does not go on with the answer, or ""."""
+        return (self._splice.failed if self._splice else "") or (self.gate.diverged if self.gate else "")
+
+    @property
+    def gained(self) -> int:
+        """Characters by which this exchange brought the answer on."""
+        return max(0, self.assembler.size() - self._before)
+
+    @property
+    def new_calls(self) -> int:
+        """Calls that this exchange finished."""
+        return len(self.assembler.calls()) - self._calls_before
+
+    @property
+    def arrived(self) -> int:
+        """Characters of output that arrived, kept or not."""
+        seen = self._splice.seen - self._seen if self._splice else 0
+        return max(seen, self.gained)  # what comes whole was not seen piece by piece
 
     def opened(self, headers: Mapping[str, str]) -> None:
         """The answer's headers arrived (names in lower case).
@@ -64,6 +136,7 @@ class Exchange:
         Raises:
             BadCoding: the body is compressed in an unknown way.
         """
+        self.answered = True
         self.request_id = next((headers[name][:200] for name in _REQUEST_IDS if name in headers), "")
         coding = headers.get("content-encoding", "").strip().lower()
         if coding not in ("", "identity"):
@@ -72,13 +145,23 @@ class Exchange:
     @property
     def done(self) -> bool:
         """The last word has been said: there is nothing more to read."""
-        return self.assembler.finished is not None or self._decoder.broken is not None
+        finished = self.assembler.finished is not None or self._decoder.broken is not None
+        return finished or bool(self.astray)
 
     def has_progressed(self) -> bool:
         """Whether output arrived since this was last asked."""
         progressed = self.assembler.progressed
         self.assembler.progressed = False
+        if self._splice is not None:
+            progressed = progressed or self._splice.progressed
+            self._splice.progressed = False
         return progressed
+
+    def output_began(self, now: float) -> None:
+        """Its first output arrived at that instant of call time."""
+        self.first_at = now
+        if self._on_output is not None:
+            self._on_output()
 
     def feed(self, chunk: bytes) -> list[StreamEvent]:
         """Take the next bytes of the body, return what the consumer gets.
@@ -107,14 +190,24 @@ class Exchange:
         events: list[Event] = []
         if self._whole is not None:
             body, self._whole = b"".join(self._whole).lstrip(_SPACE), None
-            events = self._wire.read_body(body)
+            events = self._poll(body) if self._polls else self._wire.read_body(body)
         else:
             events = self._decoder.close()
         return self._push(events)
 
+    def _poll(self, body: bytes) -> list[Event]:
+        events: list[Event] | None = self._decoder.read_poll(body)
+        self.pending = events is None
+        return events or []
+
     def _push(self, events: list[Event]) -> list[StreamEvent]:
+        self.events += len(events)
+        if self._splice is not None:
+            events = self._splice.push(events)
         gate, push = self.gate, self.assembler.push
         out: list[StreamEvent] = []
+        if gate is not None and gate.diverged:
+            return out
         if gate is None:
             for event in events:
                 push(event)
@@ -123,8 +216,12 @@ class Exchange:
                 out += push(event)
                 if self.assembler.revised and type(event) is not TextDelta:
                     out = self._revise(gate, out)
+                    if gate.diverged:
+                        break
         else:
             for event in events:
+                if gate.diverged:
+                    break
                 out += self._match(gate, event)
         self.over = self._decoder.over or self._decoder.broken is not None
         finished = self.assembler.finished

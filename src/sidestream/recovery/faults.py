@@ -33,6 +33,7 @@ class FaultKind(enum.Enum):
     STALLED = "stalled", True, True, "DeadlineExceeded", "the provider sent no output for too long"
     DEADLINE = "deadline", False, False, "DeadlineExceeded", "the call's total time is used up"
     GARBLED = "garbled", True, True, "StreamDropped", "what arrived breaks the format"
+    DIVERGED = "diverged", True, True, "StreamDropped", "the new stream does not go on with this answer"
     OVERSIZE = "oversize", False, True, "StreamDropped", "the stream is larger than its limit"
     EMPTY = "empty", True, True, "StreamDropped", "the answer is complete and empty"
     SERVER = "server", True, True, "ServerError", "the provider failed"
@@ -45,6 +46,7 @@ class FaultKind(enum.Enum):
     REFUSED = "refused", False, False, "Refused", "the model or a filter declined"
     PARAMETER = "parameter", False, True, "BadRequest", "the provider rejects a parameter"
     BAD_REQUEST = "bad_request", False, False, "BadRequest", "the provider rejects the request"
+    WITHHELD = "withheld", False, True, "BudgetExhausted", "no further attempt is allowed now"
 
     def __init__(self, word: str, again: bool, elsewhere: bool, error: str, meaning: str) -> None:
         self.word = word
@@ -68,6 +70,8 @@ class Fault:
         retry_after: seconds the provider asks to wait, or None.
         retry_at: the same as Unix time, set by the flow.
         request_id: the provider's id of the exchange, or "".
+        again: the provider's own word on whether to ask again (`x-should-retry`), or None.
+        retried: how often something between us and the model has retried already, as far as it says.
     """
 
     kind: FaultKind
@@ -79,9 +83,16 @@ class Fault:
     retry_after: float | None = None
     retry_at: float | None = None
     request_id: str = ""
+    again: bool | None = None
+    retried: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind.meaning} ({self.detail})" if self.detail else self.kind.meaning
+
+    @property
+    def may_ask_again(self) -> bool:
+        """Whether asking the same route again can help: by the provider's word, else by the kind."""
+        return self.kind.again if self.again is None else self.again
 
     def at(self, unix_time: float) -> Fault:
         """The same fault, seen at that moment."""
@@ -332,8 +343,24 @@ def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
     )
 
 
+# Headers in which SDK-aware backends and gateways say what they think of retries, and did themselves.
+SHOULD_RETRY = "x-should-retry"
+RETRIED: tuple[tuple[str, int], ...] = (  # header -> what it counts from
+    ("x-sidestream-attempts", 1),
+    ("x-litellm-attempted-retries", 0),
+    ("x-portkey-retry-attempt-count", 0),
+    ("x-envoy-attempt-count", 1),
+)
+
+
 def from_rejection(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     """The fault an HTTP answer other than 2xx means. Header names are lower case."""
+    again = {"true": True, "false": False}.get(headers.get(SHOULD_RETRY, "").strip().lower())
+    counts = [int(headers[name]) - base for name, base in RETRIED if headers.get(name, "").isdecimal()]
+    return replace(_rejection(status, headers, body), again=again, retried=max([0, *counts]))
+
+
+def _rejection(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     text = body.decode("utf-8", "replace").strip()
     if 300 <= status < 400:
         return Fault(

@@ -1,39 +1,49 @@
 """The story of a call, from the first request to the reply or the error. Pure.
 
 Strategy: `flow` is a generator. It yields a few coarse actions, `Send` for an attempt, `Sleep` for a wait,
-`Tell` for a notice, and is sent what came of each. The driver that runs it owns the sockets, the clock and
-the threads; the bytes of an attempt go through its `Exchange` and never through here. After each attempt the
-flow looks at what the assembler has: an answer that is complete by the rules of its wire is the reply,
-everything else is a fault, and the ladder in `rungs` says which way back is open.
+`Tell` for a notice, `Dismiss` for a job nobody waits for any more, and is sent what came of each. The driver
+that runs it owns the sockets, the clock and the threads; the bytes of an attempt go through its `Exchange`
+and never through here. After each attempt the flow looks at what the assembler has: an answer that is
+complete by the rules of its wire is the reply, everything else is a fault, and the ladder in `rungs` says
+which way back is open. `_Story` is what it remembers in between: above all the `trunk`, the answer so far
+that a continuation goes on with (for a live consumer: exactly what was delivered).
 
 Print the actions and you have the story. Drive it with plain values to test it: no loop, no mocks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Literal, NoReturn
 
 from .. import errors
+from ..assembler import Assembler
 from ..reply import Attempt, Reply
 from ..route import Route
 from ..wire._json import dumps, mapping
 from ..wire.events import Recovering
 from ..wire.prompt import Request, size
 from ..wire.sse import Limits
+from .bill import Bill, output_limit
 from .clocks import Clocks, Timeouts
+from .continuing import OUTPUT_LIMITS, continued, ways
 from .delivery import Gate, Said
+from .ending import exhausted, failed
 from .exchange import WIRES, Exchange
 from .faults import Fault, FaultKind, from_error, from_rejection, one_line
+from .origins import Denied, Origins, Permit, Stream, StreamOutcome
 from .policy import Policy
-from .rungs import No, Situation, Step, next_step
+from .rungs import No, Situation, Step, Ways, next_step
+from .splice import Splice
 
 __all__ = [
     "Action",
     "Broke",
     "Call",
+    "Dismiss",
     "Ended",
     "Outcome",
     "Rejected",
@@ -51,13 +61,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Make one HTTP exchange: POST `body` to `route`, push the answer through `exchange`, within `clocks`.
-    Answered with Ended, Broke, Rejected or Stopped."""
+    """Make one HTTP exchange with `route`, push the answer through `exchange`, within `clocks`: a POST of
+    `body` to the route's own target, or a GET of another `target`. Answered with Ended, Broke, Rejected or
+    Stopped."""
 
     route: Route
     body: bytes
     clocks: Clocks
     exchange: Exchange
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,15 @@ class Tell:
     """Pass a notice on to whoever listens. Answered with Woke or Stopped."""
 
     notice: Recovering
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """The call was stopped: tell the provider to stop the job at `target`, whatever it answers. Answered with
+    Woke."""
+
+    route: Route
+    target: str
 
 
 # What the driver answers. `at` is call time in seconds.
@@ -117,7 +138,7 @@ class Stopped:
     at: float
 
 
-Action = Send | Sleep | Tell
+Action = Send | Sleep | Tell | Dismiss
 Outcome = Ended | Broke | Rejected | Woke | Stopped
 
 
@@ -127,6 +148,7 @@ class Call:
 
     Attributes:
         live: whether a consumer reads along.
+        strict: that consumer cannot be told that the answer begins anew: fail rather than do that.
         empty_is_failure: treat a complete but empty answer as a fault.
     """
 
@@ -135,12 +157,18 @@ class Call:
     timeouts: Timeouts = field(default_factory=Timeouts)
     policy: Policy = field(default_factory=Policy)
     live: bool = False
+    strict: bool = False
     empty_is_failure: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
 def flow(
-    call: Call, *, now: float, unix_time: float, random: Callable[[], float]
+    call: Call,
+    *,
+    now: float,
+    unix_time: float,
+    random: Callable[[], float],
+    origins: Origins | None = None,
 ) -> Generator[Action, Outcome, Reply]:
     """Run a call to its end.
 
@@ -148,66 +176,125 @@ def flow(
         call: what was asked.
         now: the call time at which it starts; `unix_time` is the same moment on the wall.
         random: draws from [0, 1), for jitter.
+        origins: what the process knows of each endpoint; by default nothing.
 
     Returns:
         a reply that is complete, or incomplete because of a token limit.
 
     Raises:
-        StreamDropped, ProviderError, DeadlineExceeded, NoRoute, Cancelled: with partial reply and ledger.
+        StreamDropped, ProviderError, DeadlineExceeded, BudgetExhausted, NoRoute, Cancelled: with the partial
+            reply and the ledger.
     """
     if not call.routes:
         raise errors.NoRoute(
             "there is no route to send the call to",
             hint="pass base_url= and model=, or set them in the environment",
         )
-    story = _Story(call, now, unix_time)
-    rung = "send"
-    while True:
-        action = story.send()
-        outcome = yield action
-        verdict = story.judge(action, outcome, rung)
-        if isinstance(verdict, Reply):
-            return verdict
-        if story.drop_parameter(verdict):
-            rung = "restart"
-            continue
-        step = next_step(story.situation(verdict, outcome.at, random))
-        if not isinstance(step, Step):
-            story.give_up(verdict, step)
-        if step.rung == "settle":
-            return story.settled()
-        rung = step.rung
-        story.take(step)
-        outcome = yield Tell(story.notice(verdict, step))
-        if step.delay > 0 and not isinstance(outcome, Stopped):
-            outcome = yield Sleep(step.delay)
+    story = _Story(call, now, unix_time, random, origins or Origins(lambda: 0.0))
+    step = Step("send")
+    try:
+        while True:
+            fault = yield from _permission(story, step)
+            if fault is None:
+                action = story.send(step)
+                outcome = yield action
+                if isinstance(outcome, Stopped):
+                    story.book(action, "stopped on request", step, outcome)
+                    yield from _stop(story, outcome)
+                verdict = story.judge(action, outcome, step)
+                if isinstance(verdict, Reply):
+                    return verdict
+                if verdict is None:
+                    step = yield from _sleep(story, story.next_poll(), Step("reconnect", how="poll"))
+                    continue
+                fault = verdict
+            if story.drop_parameter(fault):
+                step = Step("restart")
+                continue
+            found = next_step(story.situation(fault))
+            if not isinstance(found, Step):
+                story.give_up(fault, found)
+            if found.rung == "settle":
+                return story.settled()
+            step = found
+            story.take(step)
+            outcome = yield Tell(story.notice(fault, step))
+            if isinstance(outcome, Stopped):
+                yield from _stop(story, outcome)
+            story.now = outcome.at
+            yield from _sleep(story, step.delay, step)
+    finally:
+        story.leave()
+
+
+_Rest = Generator[Action, Outcome, Step]
+
+
+def _sleep(story: _Story, seconds: float, step: Step) -> _Rest:
+    """Wait before `step`."""
+    if seconds > 0:
+        outcome = yield Sleep(seconds)
         if isinstance(outcome, Stopped):
-            story.stop(outcome)
+            yield from _stop(story, outcome)
         story.now = outcome.at
+    return step
+
+
+def _permission(story: _Story, step: Step) -> Generator[Action, Outcome, Fault | None]:
+    """None once the step may be sent; waits for that within limits. The fault if it may not."""
+    waited = 0.0
+    while (denied := story.ask(step)) is not None:
+        seconds = story.patience(denied, step, waited)
+        if seconds is None:
+            return story.withheld(denied)
+        yield from _sleep(story, seconds, step)
+        waited += seconds
+    return None
+
+
+def _stop(story: _Story, outcome: Stopped) -> Generator[Action, Outcome, NoReturn]:
+    """The caller wants no more: neither does the provider's job need to go on."""
+    story.now = outcome.at
+    for job in story.jobs():
+        story.now = (yield job).at
+    story.stop(outcome)
 
 
 class _Story:
     """What the flow remembers of a call between two attempts."""
 
-    def __init__(self, call: Call, now: float, unix_time: float) -> None:
+    def __init__(
+        self, call: Call, now: float, unix_time: float, random: Callable[[], float], origins: Origins
+    ) -> None:
         self.call = call
         self.now = now
         self._deadline = now + call.timeouts.total
         self._wall = unix_time - now
+        self._random = random
+        self._origins = origins
         self._request = call.request
         self._needs_arguments = _needing_arguments(call.request)
         self._prompt_chars = size(call.request)
         self._route = 0
         self._left = 0  # the route the last fault happened on
+        self._asked = 0  # the route of the last exchange
+        self._behind: list[Dismiss] = []  # jobs that are not waited for any more, and may go on
         self._tries = 0
         self._recoveries = 0
-        self._said = Said()
-        self._attempts: list[Attempt] = []
+        self._bill = Bill()
+        self._trunk: Assembler | None = None
         self._exchange: Exchange | None = None
         self._best: Reply | None = None
-        self._last: tuple[int, FaultKind, int] | None = None
+        self._best_of: Assembler | None = None
+        self._broke: Fault | None = None  # the last fault that was not of our own making
+        self._denied: Denied | None = None
+        self._last: tuple[object, ...] | None = None
         self._repeated = False
-        self._announced: frozenset[str] = frozenset()
+        self._closed: dict[tuple[int, str], str] = {}  # route and rung -> why it is closed for this call
+        self._at_once = False
+        self._polls = 0
+        self._permit: Permit | None = None
+        self._stream: Stream | None = None
 
     @property
     def route(self) -> Route:
@@ -217,41 +304,201 @@ class _Story:
     def _routes_left(self) -> int:
         return len(self.call.routes) - self._route - 1
 
-    def send(self) -> Send:
-        """The next attempt."""
-        route, request = self.route, self._request
-        gate = Gate(self._said) if self.call.live else None
-        self._exchange = Exchange(route.wire, request.choices, gate, self._needs_arguments, self.call.limits)
-        body = dumps(WIRES[route.wire].encode(request, route.model))
-        clocks = self.call.timeouts.clocks(self.now, self._deadline, self._prompt_chars, self._routes_left)
-        return Send(route, body, clocks, self._exchange)
+    # May it be sent?
 
-    def judge(self, action: Send, outcome: Outcome, rung: str) -> Reply | Fault:
-        """What an attempt came to: the reply, or the fault that ended it. Books it in the ledger."""
-        started, self.now = self.now, outcome.at
+    def ask(self, step: Step) -> Denied | None:
+        """Ask for a place among the attempts of this process."""
+        if step.rung == "send":
+            return self._origins.admit(self.route)
+        self._free()
+        answer = self._origins.recover(self.route)
+        if isinstance(answer, Denied):
+            return answer
+        self._permit = answer
+        return None
+
+    def patience(self, denied: Denied, step: Step, waited: float) -> float | None:
+        """Seconds to wait before asking for a place again; None to give up on it."""
+        if denied.retry_in is None or step.rung == "send" or self._routes_left:
+            return None
+        seconds = min(denied.retry_in, _ASK_AGAIN) * (0.5 + self._random())  # not all at once
+        if waited + seconds > self.call.policy.queue or self.now + seconds >= self._deadline:
+            return None
+        return seconds
+
+    def withheld(self, denied: Denied) -> Fault:
+        self._denied = denied
+        return Fault(FaultKind.WITHHELD, denied.reason, retry_after=denied.retry_in).at(self.now + self._wall)
+
+    def leave(self) -> None:
+        """The call is over, in whatever way: its places are free."""
+        if self._stream is not None:
+            self._stream.ended("neutral")
+        self._free()
+
+    def _free(self) -> None:
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
+
+    # An attempt.
+
+    def send(self, step: Step) -> Send:
+        """The next attempt."""
+        self._stream = self._origins.began(self.route, self._permit)
+        self._permit = None
+        if step.how in ("reconnect", "poll"):
+            return self._resume(step.how)
+        self._asked = self._route
+        for what in ("stream", "job"):  # of the response before this one
+            self._closed.pop((self._route, what), None)
+        request, exchange = self._continuation(step.how) or self._beginning()
+        self._exchange = exchange
+        body = dumps(WIRES[self.route.wire].encode(request, self.route.model))
+        return Send(self.route, body, self._clocks(len(body)), exchange)
+
+    def _clocks(self, prompt_chars: int) -> Clocks:
+        return self.call.timeouts.clocks(self.now, self._deadline, prompt_chars, self._routes_left)
+
+    def _beginning(self) -> tuple[Request, Exchange]:
+        """Ask for the answer from its beginning."""
+        gate = None
+        if self.call.live:
+            said = Said(self._trunk.channels(), self._trunk.calls()) if self._trunk else Said()
+            gate = Gate(said, strict=self.call.strict)
+        return self._request, self._new_exchange(gate)
+
+    def _continuation(self, how: str) -> tuple[Request, Exchange] | None:
+        """Ask for the rest of the answer; None if `how` is not a way to do that."""
+        if how not in ("prefill", "anchor") or self._trunk is None:
+            return None
+        live = self.call.live
+        request, splice = continued(self._trunk, self._request, self.route, how, live=live)
+        gate = Gate(Said(), strict=self.call.strict) if live else None
+        return request, self._new_exchange(gate, self._trunk, splice)
+
+    def _new_exchange(
+        self, gate: Gate | None, assembler: Assembler | None = None, splice: Splice | None = None
+    ) -> Exchange:
+        return Exchange(
+            self.route.wire,
+            self._request.choices,
+            gate,
+            self._needs_arguments,
+            self.call.limits,
+            assembler=assembler,
+            splice=splice,
+            on_output=self._stream.progress if self._stream else None,
+        )
+
+    def _resume(self, how: str) -> Send:
+        """Go on with the provider's own response."""
+        if self._exchange is None or self._stream is None:
+            raise RuntimeError("nothing was sent yet")
+        exchange, on_output = self._exchange, self._stream.progress
+        if how == "poll":
+            target = self.job_target("")
+        else:
+            target = self.job_target("", stream="true", starting_after=str(exchange.cursor))
+        self._exchange = exchange.resumed(on_output)
+        return Send(self.route, b"", self._clocks(self._prompt_chars), self._exchange, target)
+
+    def job_target(self, action: str, **query: str) -> str:
+        """Where the provider's job of this call is; "" if there is none at work."""
+        exchange = self._exchange
+        if exchange is None or self._request.params.get("background") is not True:
+            return ""
+        name, finished = exchange.assembler.id, exchange.assembler.finished
+        route = self.call.routes[self._asked]
+        if route.wire != "responses" or not name or finished is not None:
+            return ""
+        return route.below(name, action, **query)
+
+    def jobs(self) -> list[Dismiss]:
+        """What the provider may still be working on: the response under way, and those given up before it."""
+        target = self.job_target("cancel")
+        now = [Dismiss(self.call.routes[self._asked], target)] if target else []
+        return [*now, *(job for job in self._behind if job not in now)]
+
+    def next_poll(self) -> float:
+        """Seconds until the next look at a response that is still at work."""
+        self._polls += 1
+        return min(
+            _SLOWEST_POLL, _FIRST_POLL * 1.5 ** min(self._polls, 20), max(0.0, self._deadline - self.now)
+        )
+
+    # What came of it.
+
+    def judge(self, action: Send, outcome: Outcome, step: Step) -> Reply | Fault | None:
+        """What an attempt came to: the reply, the fault that ended it, or None if it is still at work.
+
+        Books it in the ledger.
+        """
         exchange = action.exchange
-        if isinstance(outcome, Stopped):
-            self._book(
-                action, exchange.assembler.reply("dropped"), rung, started, outcome.kind, "stopped on request"
-            )
-            self.stop(outcome)
+        if exchange.pending and outcome.at < self._deadline:
+            self._end_stream(None, exchange)
+            self.now = outcome.at
+            self._tries, self._last = 0, None  # the provider is well, and so is the job
+            return None
         fault = self._fault(exchange, outcome)
+        self._end_stream(fault, exchange)
         if fault is None:
             reply = exchange.assembler.reply(_status(exchange))
-            self._book(action, reply, rung, started, reply.status, "", kept=True)
-            return reply.with_attempts(tuple(self._attempts))
+            self._trunk = exchange.assembler
+            self.book(action, "", step, outcome, ended=reply.status)
+            return self._with_ledger(reply, exchange.assembler)
         detail = action.route.without_credentials(fault.detail)
-        fault = replace(fault, detail=detail, request_id=exchange.request_id).at(self.now + self._wall)
+        fault = replace(fault, detail=detail, request_id=exchange.request_id).at(outcome.at + self._wall)
+        fault = self._closing(exchange, fault, outcome, step)
         partial = exchange.assembler.reply(_partial_status(fault))
-        self._book(action, partial, rung, started, fault.kind.word, fault.detail, status=fault.status)
+        self.book(action, fault.detail, step, outcome, fault=fault)
         self._remember(exchange, partial, fault)
         return fault
+
+    def _end_stream(self, fault: Fault | None, exchange: Exchange) -> None:
+        """Tell the process how the provider did."""
+        if self._stream is not None:
+            blamed = fault is not None and fault.kind in _PROVIDERS_FAULT
+            silent = exchange.first_at is None and not exchange.arrived
+            outcome: StreamOutcome = "nothing" if blamed and silent else "neutral" if silent else "output"
+            self._stream.ended(outcome if fault else "output")
+
+    @staticmethod
+    def _is_useless(exchange: Exchange, fault: Fault) -> bool:
+        """Whether a resumed stream was no stream to go on with: torn, or silent while the job is at work."""
+        silent = fault.kind is FaultKind.STALLED and exchange.answered and not exchange.arrived
+        return silent or fault.kind is FaultKind.GARBLED
+
+    def _closing(self, exchange: Exchange, fault: Fault, outcome: Outcome, step: Step) -> Fault:
+        """A continuation that was refused, or did not join, closes its rung: it is no answer to the call."""
+        self._at_once = False
+        refused = isinstance(outcome, Rejected) and fault.kind in _REFUSALS and step.how != "restart"
+        if not refused and fault.kind is not FaultKind.DIVERGED:
+            self._broke = fault
+            if step.how == "reconnect" and self._is_useless(exchange, fault):
+                self._closed[self._route, "stream"] = str(fault)
+                self._at_once = True
+            elif step.how == "poll" and exchange.done:
+                self._closed[self._route, "job"] = f"the provider's response ended: {fault}"
+            return fault
+        self._at_once = step.how != "restart"  # which is never closed, only tried so often
+        if step.how == "reconnect" and fault.status not in (404, 410):
+            self._closed[self._route, "stream"] = fault.detail
+        else:
+            self._closed[self._route, "reconnect" if step.how == "poll" else step.how] = fault.detail
+        if step.how == "prefill" and refused and _PREFILL_WORDS.search(fault.detail):
+            self._origins.learn(self.route, "prefill", fault.detail)
+        return replace(fault, kind=FaultKind.DIVERGED, retry_after=None, again=None)
 
     def _fault(self, exchange: Exchange, outcome: Outcome) -> Fault | None:
         """None if the answer is whole by the rules of its wire, whatever happened to the connection."""
         if isinstance(outcome, Rejected):
             date = formatdate(outcome.at + self._wall, usegmt=True)  # for a Retry-After that is a date
             return from_rejection(outcome.status, {"date": date, **outcome.headers}, outcome.body)
+        if exchange.astray:
+            return Fault(FaultKind.DIVERGED, exchange.astray)
+        if exchange.pending:
+            return Fault(FaultKind.DEADLINE, "the response was still at work", clock="total")
         assembler = exchange.assembler
         finished = assembler.finished
         if finished is None:
@@ -274,50 +521,63 @@ class _Story:
             return Fault(FaultKind.EMPTY)
         return None
 
-    def _book(
+    def book(
         self,
         action: Send,
-        reply: Reply,
-        rung: str,
-        started: float,
-        ended: str,
         detail: str,
+        step: Step,
+        outcome: Outcome,
         *,
-        status: int | None = None,
-        kept: bool = False,
+        ended: str = "",
+        fault: Fault | None = None,
     ) -> None:
-        tokens = reply.usage.output_tokens if reply.usage and reply.usage.output_tokens is not None else None
-        count = tokens if tokens is not None else _estimate(reply)
-        self._attempts.append(
-            Attempt(
-                route=action.route.name,
-                rung=rung,
-                ended=ended,
-                detail=detail,
-                status=status if status is not None else (200 if action.exchange.assembler.events else None),
-                request_id=action.exchange.request_id,
-                seconds=self.now - started,
-                events=action.exchange.assembler.events,
-                tokens=count,
-                kept=count if kept else 0,
-                reported=tokens is not None,
-            )
+        """Add an exchange that is over to the ledger."""
+        exchange = action.exchange
+        stopped = Fault(FaultKind.DROPPED, detail) if isinstance(outcome, Stopped) else None
+        word = outcome.kind if isinstance(outcome, Stopped) else fault.kind.word if fault else ""
+        draft = Attempt(
+            route=action.route.name,
+            rung=step.rung,
+            ended=ended or word,
+            detail=detail,
+            status=fault.status if fault and fault.status is not None else 200 if exchange.answered else None,
+            request_id=exchange.request_id,
+            seconds=outcome.at - self.now,
+            first=exchange.first_at - self.now if exchange.first_at is not None else None,
+            events=exchange.events,
+            why=step.why,
+            dropped_calls=exchange.assembler.unconfirmed if fault else (),
         )
+        asked = len(action.body)
+        self._bill.book(action.route, exchange, draft, asked=asked, fault=fault or stopped)
+        self.now = outcome.at
 
     def _remember(self, exchange: Exchange, partial: Reply, fault: Fault) -> None:
         """Keep the best of what arrived, what the consumer has, and whether this fault repeats itself."""
-        arrived = sum(map(len, exchange.assembler.channels().values())) + len(partial.tool_calls)
-        here = (self._route, fault.kind, arrived)
-        self._repeated = here == self._last and arrived > 0
+        arrived = exchange.arrived + exchange.new_calls
+        here = (self._route, fault.kind, exchange.assembler.size(), arrived)
+        self._repeated = here == self._last and arrived > 0 and not self._at_once
         self._last = here
-        self._tries = 0 if arrived else self._tries + 1
-        if exchange.gate is not None:
-            self._said = exchange.gate.said(exchange.assembler)
-        forget = exchange.gate is not None and exchange.gate.restarted
-        if self._best is None or forget or _weight(partial) >= _weight(self._best):
-            self._best = partial
+        if not self._at_once:
+            self._tries = 0 if arrived and fault.kind is not FaultKind.DIVERGED else self._tries + 1
+        self._keep(exchange, partial)
+        gate = exchange.gate
+        if gate is not None and gate.matching:
+            return
+        if self._trunk is None or gate is not None or exchange.assembler.size() >= self._trunk.size():
+            self._trunk = exchange.assembler
 
-    def situation(self, fault: Fault, now: float, random: Callable[[], float]) -> Situation:
+    def _keep(self, exchange: Exchange, partial: Reply) -> None:
+        """What an error hands over: the most that arrived; to a live consumer, what was delivered."""
+        gate = exchange.gate
+        if gate is not None and gate.matching:
+            return  # the consumer has more than this attempt came to
+        if self._best is None or gate is not None or _weight(partial) >= _weight(self._best):
+            self._best, self._best_of = partial, exchange.assembler
+
+    # What next?
+
+    def situation(self, fault: Fault) -> Situation:
         exchange = self._exchange
         whole = exchange is not None and exchange.assembler.could_settle
         if exchange is not None and exchange.gate is not None:
@@ -331,9 +591,48 @@ class _Story:
             repeated=self._repeated,
             recoveries=self._recoveries,
             routes_left=self._routes_left,
-            remaining=self._deadline - now,
-            random=random,
+            remaining=self._deadline - self.now,
+            random=self._random,
+            cursor=self._cursor(),
+            unstreamed=(self._route, "stream") in self._closed,
+            here=self._ways(self._route),
+            there=self._ways(self._route + 1) if self._routes_left else Ways(),
+            spent=self._spent(),
+            at_once=self._at_once,
         )
+
+    def _cursor(self) -> str:
+        """Why the provider cannot send the rest of its response, or ""."""
+        for what in ("reconnect", "job"):
+            if closed := self._closed.get((self._route, what)):
+                return closed
+        if self._request.params.get("background") is not True or self.route.wire != "responses":
+            return "the response is not kept: it was not created in the background"
+        if not self.job_target("") or self._asked != self._route:
+            return "no response is under way"
+        if self._exchange is not None and self._exchange.cursor is None:
+            self._closed.setdefault((self._route, "stream"), "the events have no numbers")
+        return ""
+
+    def _ways(self, number: int) -> Ways:
+        """How the answer so far could be continued on a route."""
+        route = self.call.routes[number]
+        closed = {
+            rung: self._closed.get((number, rung)) or self._origins.learned(route, rung)
+            for rung in ("prefill", "anchor")
+        }
+        return ways(self._trunk, self._request, route, closed, live=self.call.live)
+
+    def _spent(self) -> str:
+        """Which limit on tokens or money is used up, or ""."""
+        policy = self.call.policy
+        if policy.max_cost is not None and self._bill.cost >= policy.max_cost:
+            return f"the call has cost {self._bill.cost:.4f} of at most {policy.max_cost:g}"
+        limit = output_limit(self._request.params.get(name) for name in OUTPUT_LIMITS)
+        wasted = self._bill.wasted(self._trunk)
+        if wasted > policy.extra_output * limit:
+            return f"{wasted} output tokens were wasted, {policy.extra_output:g} times {limit} are allowed"
+        return ""
 
     def drop_parameter(self, fault: Fault) -> bool:
         """A rejected parameter is left out once, and the same route asked again at once."""
@@ -350,6 +649,8 @@ class _Story:
     def take(self, step: Step) -> None:
         self._left = self._route
         self._recoveries += 1
+        if step.how not in ("reconnect", "poll"):
+            self._behind = self.jobs()
         if step.rung == "reroute":
             self._route += 1
             self._tries = 0
@@ -359,68 +660,67 @@ class _Story:
         left = self.call.routes[self._left].name
         return Recovering(fault.kind.word, str(fault), step.rung, left, self.route.name, step.delay)
 
+    # The end.
+
     def settled(self) -> Reply:
         """The last attempt's answer, complete but for its end marker."""
         if self._exchange is None:
             raise RuntimeError("nothing was sent yet")
-        reply = self._exchange.assembler.reply("complete", settled=True)
-        last = self._attempts[-1]
-        self._attempts[-1] = replace(last, kept=last.tokens, ended="settled")
-        return reply.with_attempts(tuple(self._attempts))
+        answer = self._exchange.assembler
+        self._bill.settle()
+        return self._with_ledger(answer.reply("complete", settled=True), answer)
+
+    def _with_ledger(self, reply: Reply, answer: Assembler | None) -> Reply:
+        counts = answer.counts if answer else None
+        return reply.with_attempts(self._bill.rows(answer), counts.reasoning_tokens if counts else None)
 
     def stop(self, outcome: Stopped) -> NoReturn:
-        partial = self._exchange.assembler.reply("dropped") if self._exchange else None
-        if self._best and (partial is None or _weight(self._best) > _weight(partial)):
-            partial = self._best
-        attempts = tuple(self._attempts)
+        if self._exchange is not None:
+            self._keep(self._exchange, self._exchange.assembler.reply("dropped"))
+        reply = self._with_ledger(self._best, self._best_of) if self._best else None
         raise errors.Cancelled(
             f"the call was stopped ({outcome.kind})",
             kind=outcome.kind,
-            reply=partial.with_attempts(attempts) if partial else None,
-            attempts=attempts,
+            reply=reply,
+            attempts=reply.attempts if reply else self._bill.rows(None),
         )
 
     def give_up(self, fault: Fault, refusals: tuple[No, ...]) -> NoReturn:
-        attempts = tuple(self._attempts)
-        reply = self._best.with_attempts(attempts) if self._best else None
-        raise _error(fault, self.route, self.call.timeouts, refusals, reply, attempts)
+        reply = self._with_ledger(self._best, self._best_of) if self._best else None
+        attempts = reply.attempts if reply else self._bill.rows(None)
+        broke = self._broke or fault
+        if self._denied is not None and fault.kind is FaultKind.WITHHELD:
+            raise exhausted(
+                self._denied.budget, str(fault), self.route, broke, fault.retry_at, reply, attempts
+            )
+        if (spent := self._spent()) and broke.may_ask_again:
+            raise exhausted("cost", spent, self.route, broke, None, reply, attempts)
+        reasons = "; ".join(no.reason for no in refusals)
+        raise failed(broke, self.route, self.call.timeouts, reasons, reply, attempts)
 
 
-def _error(
-    fault: Fault,
-    route: Route,
-    timeouts: Timeouts,
-    refusals: tuple[No, ...],
-    reply: Reply | None,
-    attempts: tuple[Attempt, ...],
-) -> errors.SidestreamError:
-    tried = f"; {len(attempts)} attempts" if len(attempts) > 1 else ""
-    message = f"{route.name}: {fault}{tried}"
-    hint = _HINTS.get(fault.kind, "") or "; ".join(no.reason for no in refusals)
-    if fault.kind.error == "DeadlineExceeded":
-        setting = f"timeout.{fault.clock}"
-        value = getattr(timeouts, fault.clock, None)
-        shown = f" = {value:g} s" if isinstance(value, (int, float)) else ""
-        return errors.DeadlineExceeded(
-            f"{message} ({setting}{shown})",
-            clock=fault.clock,
-            fault=fault,
-            reply=reply,
-            attempts=attempts,
-            hint=f"raise {setting} if the provider needs longer",
-        )
-    cls: type[errors.CallFailed] = getattr(errors, fault.kind.error)
-    return cls(message, fault=fault, hint=hint, reply=reply, attempts=attempts)
-
-
-_HINTS: dict[FaultKind, str] = {
-    FaultKind.CONNECT: "check the base URL and the network",
-    FaultKind.AUTH: "check the API key and that it belongs to this endpoint",
-    FaultKind.QUOTA: "raise the quota or configure another route",
-    FaultKind.NOT_FOUND: "check the model name, the base URL and the wire",
-    FaultKind.CONTEXT_LENGTH: "send less, or compress the conversation first",
-    FaultKind.REFUSED: "the words of the refusal are in reply.refusal",
-}
+# Faults that say the provider is unwell, if no output came.
+_PROVIDERS_FAULT = frozenset(
+    {
+        FaultKind.CONNECT,
+        FaultKind.DROPPED,
+        FaultKind.STALLED,
+        FaultKind.GARBLED,
+        FaultKind.SERVER,
+        FaultKind.OVERLOADED,
+    }
+)
+# What an endpoint answers to a continuation that it does not take.
+_REFUSALS = frozenset(
+    {FaultKind.BAD_REQUEST, FaultKind.PARAMETER, FaultKind.NOT_FOUND, FaultKind.CONTEXT_LENGTH}
+)
+_PREFILL_WORDS = re.compile(
+    r"prefill|end with a user message|continue_final_message|model turn|final assistant|last message",
+    re.IGNORECASE,
+)
+_FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0
+# A recovery that has to wait for its place asks again after at most this: others may bring good news.
+_ASK_AGAIN = 4.0
 
 
 def _status(exchange: Exchange) -> Literal["complete", "incomplete"]:
@@ -441,13 +741,6 @@ def _weight(reply: Reply) -> int:
     return (
         sum(map(len, reply.texts)) + len(reply.reasoning) + len(reply.commentary) + 40 * len(reply.tool_calls)
     )
-
-
-def _estimate(reply: Reply) -> int:
-    """Output tokens from the text: four characters to a token, rounded up."""
-    chars = sum(map(len, reply.texts)) + len(reply.commentary) + len(reply.reasoning) + len(reply.refusal)
-    chars += sum(len(call.arguments) + len(call.name) for call in reply.tool_calls)
-    return -(-chars // 4)
 
 
 def _needing_arguments(request: Request) -> frozenset[str]:

@@ -45,17 +45,29 @@ class Policy:
         longest_wait: seconds of `Retry-After` that are still waited for (default 120); a longer one ends
             the route at once, and the error says when to come back.
         patience: with another route configured, seconds of `Retry-After` worth waiting for on this one.
+        queue: seconds a recovery may wait for its place while too much fails at an endpoint (default 20).
         backoff: the waiting between attempts.
+        extra_output: output tokens that may be thrown away, as a multiple of the call's output limit, or of
+            32,000 tokens if it has none (default 1.0).
+        max_cost: money the whole call may take, in the currency of the routes' prices; None: no such limit.
+            It holds back recoveries, not the first attempt, and needs routes with prices.
     """
 
     tries: int = 2
     recoveries: int = 8
     longest_wait: float = 120.0
     patience: float = 8.0
+    queue: float = 20.0
     backoff: Backoff = field(default_factory=Backoff)
+    extra_output: float = 1.0
+    max_cost: float | None = None
 
     def __post_init__(self) -> None:
+        caps = (self.extra_output, 0.0 if self.max_cost is None else self.max_cost)
+        if not all(math.isfinite(cap) and cap >= 0 for cap in caps):
+            raise UsageError("extra_output and max_cost are finite numbers, 0 or more")
         if not 1 <= self.tries <= 100 or not 0 <= self.recoveries <= 100:
             raise UsageError("tries is 1 to 100 and recoveries is 0 to 100: there is no retrying for ever")
-        if not (math.isfinite(self.longest_wait) and self.longest_wait >= 0 and self.patience >= 0):
+        waits = (self.longest_wait, self.queue)
+        if not all(math.isfinite(wait) and wait >= 0 for wait in waits) or not self.patience >= 0:
             raise UsageError("waiting times are finite numbers of seconds, 0 or more")

@@ -1,20 +1,30 @@
 """The ways back after a fault, best first: the ladder. Pure.
 
 Strategy: a rung looks at a `Situation` and answers with a `Step`, or with `No` and its reason. `LADDER` is
-the order; the first `Step` is taken, and when all say no the call gives up. A rung that continues the same
-answer (by cursor, by prefill, by anchor) belongs between `settle` and `restart`: one function, one line in
-the table, and nothing else has to know.
+the order; the first `Step` is taken, and when all say no the call gives up. The reasons of the rungs above go
+into the ledger. A new rung is one function and one line in the table.
+
+Three of them bring the same answer on instead of asking for another: by the provider's own cursor, by a
+prefilled turn, or by a user turn with an anchor. They differ in what they need, not in what limits them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .faults import Fault, FaultKind
 from .policy import Policy
 
-__all__ = ["LADDER", "No", "Situation", "Step", "next_step"]
+__all__ = ["LADDER", "No", "Situation", "Step", "Ways", "next_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Why an answer cannot be continued on a route by this rung; "" where it can."""
+
+    prefill: str = "nothing says that this route can"
+    anchor: str = "nothing says that this route can"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,11 @@ class Situation:
         routes_left: configured routes not asked yet.
         remaining: seconds until the deadline.
         random: one draw from [0, 1) for jitter.
+        cursor: why the provider cannot send the rest of the same response; "" if it can.
+        unstreamed: it can only be asked for the whole of it, once it is done.
+        here, there: how the answer could be continued on this route, and on the next one.
+        spent: which limit on tokens or money forbids another attempt, or "".
+        at_once: the last attempt closed a rung instead of failing: the next one need not wait.
     """
 
     fault: Fault
@@ -43,14 +58,22 @@ class Situation:
     routes_left: int
     remaining: float
     random: Callable[[], float]
+    cursor: str = "the provider keeps no cursor for this call"
+    unstreamed: bool = False
+    here: Ways = Ways()
+    there: Ways = Ways()
+    spent: str = ""
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Take this rung, after `delay` seconds."""
+    """Take this rung, after `delay` seconds; `how` it asks ("restart" for a new answer); `why` no other."""
 
     rung: str
     delay: float = 0.0
+    how: str = "restart"
+    why: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +92,51 @@ def settle(s: Situation) -> Step | No:
     return Step("settle") if s.whole else No("something announced was not finished")
 
 
+def reconnect(s: Situation) -> Step | No:
+    """The same response, from where it broke off: nothing is generated twice."""
+    return No(s.cursor) if s.cursor else _same_route(s, "reconnect", "poll" if s.unstreamed else "reconnect")
+
+
+def prefill(s: Situation) -> Step | No:
+    """The same answer, its beginning put into the model's mouth."""
+    return No(s.here.prefill) if s.here.prefill else _same_route(s, "prefill", "prefill")
+
+
+def anchor(s: Situation) -> Step | No:
+    """The same answer, continued on request: the model repeats the last words first."""
+    return No(s.here.anchor) if s.here.anchor else _same_route(s, "anchor", "anchor")
+
+
 def restart(s: Situation) -> Step | No:
     """Ask the same route again."""
-    if not s.fault.kind.again:
+    return _same_route(s, "restart", "restart")
+
+
+def _same_route(s: Situation, rung: str, how: str) -> Step | No:
+    """What every further attempt on the same route has to pass."""
+    if not s.fault.may_ask_again:
         return No("asking again cannot help")
     if s.recoveries >= s.policy.recoveries:
         return No(f"all {s.policy.recoveries} recoveries are used up")
     if s.tries >= s.policy.tries:
         return No(f"{s.tries} attempts in a row brought nothing")
+    if s.fault.retried and s.tries:
+        return No(f"it was retried on the way already ({s.fault.retried} times)")
     if s.repeated:
         return No("the same fault at the same place twice is no accident")
-    delay = s.policy.backoff.delay(s.fault, max(0, s.tries - 1), s.random)
+    if s.spent:
+        return No(s.spent)
+    delay = 0.0 if s.at_once else s.policy.backoff.delay(s.fault, max(0, s.tries - 1), s.random)
     asked = s.fault.retry_after or 0.0
     if asked > s.policy.longest_wait or delay >= s.remaining:
         return No(f"it would take {max(asked, delay):.0f} s of waiting")
     if s.routes_left and asked > s.policy.patience:
         return No("another route is nearer than the wait asked for")
-    return Step("restart", delay)
+    return Step(rung, delay, how)
 
 
 def reroute(s: Situation) -> Step | No:
-    """Ask the next configured route."""
+    """Ask the next configured route: for the rest of the answer if it can continue one."""
     if not s.fault.kind.elsewhere:
         return No("another route cannot help")
     if not s.routes_left:
@@ -98,10 +145,13 @@ def reroute(s: Situation) -> Step | No:
         return No(f"all {s.policy.recoveries} recoveries are used up")
     if s.remaining <= 0:
         return No("no time is left")
-    return Step("reroute")
+    if s.spent:
+        return No(s.spent)
+    how = "prefill" if not s.there.prefill else "anchor" if not s.there.anchor else "restart"
+    return Step("reroute", how=how)
 
 
-LADDER: tuple[Callable[[Situation], Step | No], ...] = (settle, restart, reroute)
+LADDER: tuple[Callable[[Situation], Step | No], ...] = (settle, reconnect, prefill, anchor, restart, reroute)
 
 
 def next_step(situation: Situation) -> Step | tuple[No, ...]:
@@ -110,6 +160,6 @@ def next_step(situation: Situation) -> Step | tuple[No, ...]:
     for rung in LADDER:
         answer = rung(situation)
         if isinstance(answer, Step):
-            return answer
+            return replace(answer, why=tuple(no.reason for no in refusals))
         refusals.append(No(f"{rung.__name__}: {answer.reason}"))
     return tuple(refusals)

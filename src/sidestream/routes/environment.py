@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, NoRoute
@@ -28,11 +29,13 @@ VARIABLES: dict[str, str] = {
     "SIDESTREAM_API_KEY_FILE": "file that holds the credential",
     "SIDESTREAM_MODEL": "model name",
     "SIDESTREAM_WIRE": "responses or chat",
+    "SIDESTREAM_CONTINUATION": "how a broken answer is continued there; default: the provider table",
     "SIDESTREAM_FALLBACK_BASE_URL": "second route: endpoint",
     "SIDESTREAM_FALLBACK_API_KEY": "second route: credential",
     "SIDESTREAM_FALLBACK_API_KEY_FILE": "second route: file that holds the credential",
     "SIDESTREAM_FALLBACK_MODEL": "second route: model name",
     "SIDESTREAM_FALLBACK_WIRE": "second route: responses or chat",
+    "SIDESTREAM_FALLBACK_CONTINUATION": "second route: how a broken answer is continued there",
     "OPENAI_BASE_URL": "endpoint, if SIDESTREAM_BASE_URL is not set",
     "OPENAI_API_KEY": "credential for OPENAI_BASE_URL or OpenAI itself",
     "OPENAI_MODEL": "model name, if SIDESTREAM_MODEL is not set",
@@ -48,6 +51,7 @@ def routes_from_environment(
     model: str | None = None,
     wire: str | None = None,
     *,
+    continuation: str | None = None,
     insecure: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Route, ...]:
@@ -69,7 +73,9 @@ def routes_from_environment(
         )
     if endpoint == OPENAI and not key:
         raise NoRoute("OpenAI needs a key and there is none", hint="pass api_key=, or set OPENAI_API_KEY")
-    main = _route(endpoint, key, model, wire or env.get("SIDESTREAM_WIRE") or None, insecure)
+    wire = wire or env.get("SIDESTREAM_WIRE") or None
+    continuation = continuation or env.get("SIDESTREAM_CONTINUATION") or None
+    main = _route(endpoint, key, model, wire, continuation, insecure)
     return (main, *_fallback(env, insecure))
 
 
@@ -92,17 +98,22 @@ def _fallback(env: Mapping[str, str], insecure: bool) -> tuple[Route, ...]:
             hint="set both SIDESTREAM_FALLBACK_BASE_URL and SIDESTREAM_FALLBACK_MODEL, or neither",
         )
     key = _key(env, "SIDESTREAM_FALLBACK_API_KEY")
-    return (_route(base_url, key, model, env.get("SIDESTREAM_FALLBACK_WIRE") or None, insecure),)
+    wire = env.get("SIDESTREAM_FALLBACK_WIRE") or None
+    continuation = env.get("SIDESTREAM_FALLBACK_CONTINUATION") or None
+    return (_route(base_url, key, model, wire, continuation, insecure),)
 
 
-def _route(base_url: str, key: str | None, model: str, wire: str | None, insecure: bool) -> Route:
+def _route(
+    base_url: str, key: str | None, model: str, wire: str | None, continuation: str | None, insecure: bool
+) -> Route:
     endpoint, said = base_url, None
     for end, name in _ENDS:
         if base_url.rstrip("/").endswith(end):
             endpoint, said = base_url.rstrip("/").removesuffix(end), name
-    chosen = wire or said or ("responses" if _host(endpoint) == "api.openai.com" else "chat")
+    chosen: Any = wire or said or ("responses" if _host(endpoint) == "api.openai.com" else "chat")
+    form: Any = continuation  # Route checks both words
     secret = Secret(key) if key else None
-    return Route(endpoint, model, chosen, secret, insecure=insecure)  # type: ignore[arg-type]  # Route checks
+    return Route(endpoint, model, chosen, secret, insecure=insecure, continuation=form)
 
 
 def _key(env: Mapping[str, str], name: str) -> str | None:

@@ -145,6 +145,7 @@ class Decoder:
     def __init__(self, choices: int = 1) -> None:
         self.over = False
         self.broken: NotJSON | None = None
+        self.cursor: int | None = None  # chat has none
         self._wanted = choices
         self._choices: dict[int, _ChoiceState] = {}
         self._items = 0

@@ -31,13 +31,13 @@ __all__ = [
     "StreamEvent",
     "TextDelta",
     "TextDone",
+    "TokenCounts",
     "ToolCall",
-    "Usage",
     "UsageReport",
 ]
 
 
-class Usage(Struct, frozen=True, gc=False):
+class TokenCounts(Struct, frozen=True, gc=False):
     """Tokens of one exchange as the provider reported them; None where it did not."""
 
     input_tokens: int | None = None
@@ -135,7 +135,7 @@ class ItemDone(Struct, frozen=True):
 class UsageReport(Struct, frozen=True, gc=False):
     """The provider reported tokens; a later report replaces an earlier one."""
 
-    usage: Usage
+    usage: TokenCounts
 
 
 class Finished(Struct, frozen=True):

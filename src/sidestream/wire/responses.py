@@ -12,7 +12,7 @@ Tolerated: no `response.created`, foreign events before it, unknown types, null 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -56,6 +56,7 @@ class _Peek(Struct, gc=False):
     output_index: int | None = None
     item_id: str | None = None
     content_index: int = 0
+    sequence_number: int | None = None
 
 
 _peek = msgspec.json.Decoder(_Peek).decode
@@ -96,6 +97,24 @@ _PROGRESS = frozenset(
 )
 
 CALL_TYPES = frozenset({"function_call", "custom_tool_call"})
+_CONTENT = CALL_TYPES | {"message"}
+
+
+def _is_torn(item: dict[str, Any]) -> bool:
+    """Whether this is a call that a limit cut in two: its arguments are no arguments."""
+    return item.get("type") in CALL_TYPES and item.get("status") == "incomplete"
+
+
+def _odd_number(data: bytes) -> tuple[str, int | None]:
+    """Type and number of an event whose fields have unexpected kinds: the number may be a string."""
+    try:
+        body = mapping(loads(data))
+    except NotJSON:
+        return "", None
+    number = body.get("sequence_number")
+    if isinstance(number, str) and number.isdecimal() and len(number) < 16:
+        number = int(number)
+    return string(body.get("type")), integer(number)
 
 
 class _Items:
@@ -127,8 +146,7 @@ class _Items:
         if key is None and output_index is not None:
             key = self._by_index.get(output_index)
         if key is None and output_index is None:
-            newest = range(len(self.types) - 1, -1, -1)
-            key = next((k for k in newest if self.types[k] == kind and k not in self._done), None)
+            key = self._newest(kind)
         return key if key is not None and self.types[key] == kind else None
 
     def of_done(self, kind: str, item_id: str, call_id: str, output_index: int | None) -> int | None:
@@ -140,7 +158,11 @@ class _Items:
         for key in found:
             if key is not None and self.types[key] == kind and key not in self._done:
                 return key
-        return None
+        return None if call_id or output_index is not None else self._newest(kind)
+
+    def _newest(self, kind: str) -> int | None:
+        newest = range(len(self.types) - 1, -1, -1)
+        return next((k for k in newest if self.types[k] == kind and k not in self._done), None)
 
     def close(self, key: int) -> None:
         self._done.add(key)
@@ -148,18 +170,35 @@ class _Items:
     def is_known(self, call_id: str) -> bool:
         return call_id in self._by_call
 
+    def of_polled(self, kind: str, item_id: str, call_id: str, place: int) -> int | None:
+        """The item at that place of a whole response: by its names, or, where they change, by the place."""
+        key = self._by_call.get(call_id, self._by_id.get(item_id))
+        if key is None:
+            key = self._by_index.get(place) if self._by_index else place
+        return key if key is not None and key < len(self.types) and self.types[key] == kind else None
+
+    def is_done(self, key: int) -> bool:
+        return key in self._done
+
+    def has_open(self, kinds: Collection[str]) -> bool:
+        """Whether an item of these types was begun and not finished."""
+        return any(kind in kinds and key not in self._done for key, kind in enumerate(self.types))
+
 
 class Decoder:
     """Events of one streamed response.
 
     `over` is True once the answer is complete or failed by the rules. `broken` is set by the first event that
-    is not JSON. Nothing after either counts.
+    is not JSON, or does not follow on what a resumed stream had. Nothing after either counts.
     """
 
     def __init__(self, choices: int = 1) -> None:
         del choices  # the wire has one answer per response
         self.over = False
         self.broken: NotJSON | None = None
+        self._number = -1  # of the last event
+        self._counts = True
+        self._after: int | None = None  # after a resume: the cursor, until the first event beyond it
         self._items = _Items()
         self._last: tuple[str, str | None, int | None] | None = None
         self._last_key = 0
@@ -180,7 +219,13 @@ class Decoder:
             try:
                 peek = _peek(frame.data)
             except UNREADABLE:
-                self._read(frame, events)
+                if self._is_next(*_odd_number(frame.data)):
+                    self._read(frame, events)
+                continue
+            number = peek.sequence_number
+            if number is not None and self._after is None and number > self._number:
+                self._number = number
+            elif not self._is_next(peek.type, number):
                 continue
             shape = _DELTAS.get(peek.type)
             if shape is None or peek.delta is None:
@@ -191,6 +236,72 @@ class Decoder:
                 self._last_key = self._find(shape[1], peek.item_id or "", peek.output_index, events)
                 self._last = here
             events.append(shape[0](peek.delta, self._last_key, peek.content_index))
+
+    def resume(self) -> None:
+        """The same response goes on in another stream, from the cursor: what is sent again is left out."""
+        self.over = False
+        self.broken = None
+        self._last = None
+        self._after = self.cursor
+
+    @property
+    def cursor(self) -> int | None:
+        """Number of the last event; None if the server does not count them, one by one and upwards."""
+        return self._number if self._number >= 0 and self._counts else None
+
+    def _is_next(self, kind: str, number: int | None) -> bool:
+        """Whether an event is to be read, by its number; the cursor moves to it.
+
+        Raises:
+            NotJSON: in a resumed stream, it does not follow on what there was.
+        """
+        after = self._after
+        if number is None:
+            if after is not None and kind.startswith("response."):
+                raise NotJSON("the resumed stream does not number its events")
+            return True
+        if after is None:
+            self._counts = self._counts and number > self._number
+        elif number > after + 1:
+            raise NotJSON(f"the resumed stream leaves out events {after + 1} to {number - 1}")
+        elif number <= after:
+            return False
+        self._after = None
+        self._number = number
+        return True
+
+    def read_poll(self, data: bytes) -> list[Event] | None:
+        """Events of the response object as it stands on the server, after what was streamed of it; None while
+        it is still at work.
+
+        Raises:
+            NotJSON: the body is not a response object, or not the whole of what was streamed.
+        """
+        body = mapping(loads(data))
+        status = string(body.get("status"))
+        if status in ("queued", "in_progress"):
+            return None
+        if body.get("object") != "response" or status not in _ENDS:
+            raise NotJSON("the body is JSON, but not a response object")
+        events: list[Event] = []
+        for number, item in enumerate(map(mapping, sequence(body.get("output")))):
+            if item:
+                self._polled(item, number, events)
+        if status == "completed" and self._items.has_open(_CONTENT):
+            self.broken = NotJSON("the response is completed, and what was streamed of it is not")
+            raise self.broken
+        self._terminal({"type": f"response.{status}", "response": body}, events)
+        return events
+
+    def _polled(self, item: dict[str, Any], number: int, events: list[Event]) -> None:
+        kind, item_id, call_id = (string(item.get(name)) for name in ("type", "id", "call_id"))
+        key = self._items.of_polled(kind, item_id, call_id, number)
+        if key is None:
+            key = self._items.open(kind, item_id, call_id, number)
+            events.append(ItemStarted(key, item))
+        if not self._items.is_done(key) and not _is_torn(item):
+            self._items.close(key)
+            events.append(ItemDone(key, item))
 
     def close(self) -> list[Event]:
         """The body ended. This wire says its end inside the stream, so there is nothing to add.
@@ -261,8 +372,9 @@ class Decoder:
             key = self._items.open(kind, *names)
             events.append(ItemStarted(key, item))
         self._items.name(key, *names)
-        self._items.close(key)
-        events.append(ItemDone(key, item))
+        if not _is_torn(item):
+            self._items.close(key)
+            events.append(ItemDone(key, item))
 
     def _odd_delta(self, kind: str, body: dict[str, Any], events: list[Event]) -> None:
         """A delta whose other fields have unexpected kinds: its text counts all the same."""
@@ -312,6 +424,7 @@ _HANDLERS: dict[str, Callable[[Decoder, dict[str, Any], list[Event]], None]] = {
     "error": Decoder._error,
 }
 
+_ENDS = ("completed", "incomplete", "failed", "cancelled")
 _REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
@@ -351,7 +464,8 @@ def read_body(data: bytes) -> list[Event]:
 
 def encode(request: Request, model: str) -> dict[str, Any]:
     """The JSON body of a streamed request."""
-    body: dict[str, Any] = {"model": model, "stream": True, "store": False}
+    background = request.params.get("background") is True  # and kept, or nobody could come back for it
+    body: dict[str, Any] = {"model": model, "stream": True, "store": background}
     if request.instructions:
         body["instructions"] = request.instructions
     body["input"] = to_items(request.messages)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...errors import (
     AuthFailed,
     BadRequest,
+    BudgetExhausted,
     ContextTooLong,
     DeadlineExceeded,
     NoRoute,
@@ -61,6 +62,7 @@ KEEP: dict[type[Exception], str] = {
     AuthFailed: "the provider did not accept the credential",
     ServerError: "the provider failed",
     DeadlineExceeded: "the model did not answer in time",
+    BudgetExhausted: "a limit on recoveries forbade another attempt",
     NoRoute: "no model could be reached",
 }
 # The model was reached and this conversation cannot be summarised by it: quoting still can.
