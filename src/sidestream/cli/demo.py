@@ -29,7 +29,7 @@ from .terminal import Story, write
 __all__ = ["demo"]
 
 PROMPT = "Explain in four sentences why the sky is blue."
-CUTS = (Fault.cut(after_event=24), Fault.end(after_event=48))
+CUTS = (Fault.cut(after_event=24), Fault.end(after_event=20))
 
 
 @click.command("demo")

@@ -68,8 +68,8 @@ GRAMMARS = frozenset(
 )
 
 OUTPUT_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
-# A continuation always gets this many output tokens: room for the anchor, and for an end.
-_LEAST_OUTPUT = 64
+# A continuation always gets this many output tokens; some endpoints take no smaller limit.
+_LEAST_OUTPUT = 16
 
 _WORDS = """\
 My connection dropped while your last message was arriving. The last words that reached me are these:
@@ -95,7 +95,7 @@ def anchored(request: Request, loose: Loose, anchor: Anchor) -> Request:
     partial = loose.message[: len(loose.message) - len(anchor.after)]
     ask = _WORDS.format(quote=_quoted(anchor.text), tools=_TOOLS if request.tools else "")
     turns = (*loose.before, _assistant(partial, loose.phase), {"role": "user", "content": ask})
-    return _with(request, turns, {}, loose)
+    return _with(request, turns, {}, loose, anchor.text)
 
 
 def _assistant(text: str, phase: str) -> dict[str, Any]:
@@ -117,24 +117,29 @@ def _quoted(text: str) -> str:
 
 
 def _with(
-    request: Request, turns: tuple[dict[str, Any], ...], needed: dict[str, Any], loose: Loose
+    request: Request,
+    turns: tuple[dict[str, Any], ...],
+    needed: dict[str, Any],
+    loose: Loose,
+    again: str = "",
 ) -> Request:
     params = {
-        name: _remaining(value, loose) if name in OUTPUT_LIMITS else value
+        name: _remaining(value, loose, again) if name in OUTPUT_LIMITS else value
         for name, value in request.params.items()
     }
     return Request((*request.messages, *turns), request.instructions, request.tools, {**params, **needed})
 
 
-def _remaining(limit: object, loose: Loose) -> object:
-    """An output limit without what has arrived: a token to a delta, and no more than six characters long.
+def _remaining(limit: object, loose: Loose, again: str) -> object:
+    """An output limit without what has arrived, and with room for what is said `again`.
 
-    Too few tokens would cut off an answer that was whole, too many cost a little: so this errs upwards.
+    A token is taken to be a delta, and at most six characters. Too few would cut off an answer that was
+    whole, too many cost a little: so this errs upwards.
     """
     if not isinstance(limit, int) or isinstance(limit, bool):
         return limit
     arrived = max(loose.deltas, len(loose.message) // 6)
-    return min(limit, max(_LEAST_OUTPUT, limit - arrived))
+    return min(limit, max(_LEAST_OUTPUT, limit - arrived) + len(again) // 2)
 
 
 def hindrance(request: Request) -> str:
