@@ -367,9 +367,9 @@ def test_importing_reads_no_table() -> None:
     code = (
         "import sys, sidestream; sidestream.Client; sidestream.AsyncClient\n"
         "from sidestream.routes import providers\n"
-        "assert 'tomllib' not in sys.modules and not providers.table.cache_info().currsize\n"
+        "assert 'tomllib' not in sys.modules and not providers._packaged.cache_info().currsize\n"
         "sidestream.Client('http://127.0.0.1:1/v1', model='m')\n"
-        "assert providers.table.cache_info().currsize == 1\n"
+        "assert providers._packaged.cache_info().currsize == 1\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -378,3 +378,18 @@ def test_importing_reads_no_table() -> None:
 def test_the_page_is_current() -> None:
     """docs/providers.md shows the table as it is: `python tests/routes/make_providers.py` makes it so."""
     assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_first_clients_of_several_threads_do_not_race() -> None:
+    """Twelve threads that make the process's first clients at once all get one: the table is read by one."""
+    code = (
+        "import sys, threading; sys.setswitchinterval(1e-6); from sidestream import Client, Route\n"
+        "gate, made = threading.Barrier(12), []\n"
+        "route = Route('http://127.0.0.1:9/v1', 'm', 'chat')\n"
+        "def make(): gate.wait(); made.append(Client(routes=[route]))\n"
+        "threads = [threading.Thread(target=make) for _ in range(12)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]; print(len(made))\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, "12\n"), done.stderr

@@ -10,6 +10,7 @@ A new provider is a new entry in the table, not code. `docs/providers.md` shows 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
@@ -123,13 +124,22 @@ def with_facts(route: Route) -> Route:
     )
 
 
-@cache
 def table() -> tuple[Row, ...]:
-    """The rows of the packaged table, in order. Read once.
+    """The rows of the packaged table, in order. Read once, by one thread.
 
     Raises:
         ConfigError: it is damaged.
     """
+    with _READING:
+        return _packaged()
+
+
+# msgspec works out a Struct on its first use, and crashes the interpreter if two threads do that at once.
+_READING = threading.Lock()
+
+
+@cache
+def _packaged() -> tuple[Row, ...]:
     from importlib.resources import files  # with TOML, a few milliseconds that only a client needs
 
     return load((files(__package__) / "providers.toml").read_text(encoding="utf-8"))
