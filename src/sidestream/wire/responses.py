@@ -102,7 +102,7 @@ _CONTENT = CALL_TYPES | {"message"}
 
 def _is_torn(item: dict[str, Any]) -> bool:
     """Whether this is a call that a limit cut in two: its arguments are no arguments."""
-    return item.get("type") in CALL_TYPES and item.get("status") == "incomplete"
+    return string(item.get("type")) in CALL_TYPES and item.get("status") == "incomplete"
 
 
 def _odd_number(data: bytes) -> tuple[str, int | None]:
