@@ -1,7 +1,8 @@
 """What all tests share: one seed for a whole run, printed wherever something fails.
 
-`--hypothesis-seed=N` repeats a run: it seeds hypothesis and the `rng` fixture alike. Without it every run
-takes new numbers. Profiles: "default" for people, "ci" (HYPOTHESIS_PROFILE=ci) for more examples.
+The seed is `SEED`, so that a run says the same today and tomorrow. `--hypothesis-seed=N` takes another, for
+hypothesis and the `rng` fixture alike, and `--hypothesis-seed=new` one that nobody has tried yet. Profiles:
+"default" for people, "ci" (HYPOTHESIS_PROFILE=ci) for more examples.
 """
 
 import os
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from sidestream import drivers
 from sidestream.recovery.origins import Origins
 
+SEED = 20_261_122
 _COMMON = {
     "deadline": None,
     "derandomize": False,
@@ -29,8 +31,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.getoption("hypothesis_seed", None):
-        config.option.hypothesis_seed = str(random.SystemRandom().randrange(1, 2**32))
+    given = config.getoption("hypothesis_seed", None)
+    new = random.SystemRandom().randrange(1, 2**32)
+    config.option.hypothesis_seed = str(new if given == "new" else given or SEED)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -2,7 +2,7 @@
 
 Every run plays the same seeds, `SIDESTREAM_SEEDS` of them (20,000) from `SIDESTREAM_FIRST_SEED` (0) on; more
 of them, or others, are for a nightly run. A failure shows its scenario, its story and the line that repeats
-it. The hypothesis test below takes new numbers every time and shrinks what it finds.
+it. The hypothesis test below draws its own and shrinks what it finds.
 """
 
 import os
