@@ -23,11 +23,12 @@ TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("wire", "reply", "route", "errors", "cancel"),
     ("assembler",),
+    ("relay",),
     ("recovery",),
     ("net",),
     ("routes",),
     ("telemetry",),
-    ("drivers", "client", "otel"),
+    ("drivers", "client", "otel", "transport"),
     ("tasks",),
     ("lab", "local"),
     ("cli",),
@@ -38,7 +39,7 @@ DOORS = {("client", "tasks")}
 # Rooms that no other room of the library imports, with who may.
 APART: dict[str, set[str]] = {"lab": {"cli"}, "local": {"cli"}, "otel": set()}
 
-PURE = ("wire", "recovery", "assembler", "reply", "route")
+PURE = ("wire", "relay", "recovery", "assembler", "reply", "route")
 WORLD = frozenset(
     {
         "httpcore2", "httpx2", "httpx", "asyncio", "anyio", "time", "random", "socket", "ssl", "threading",

@@ -73,6 +73,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "recovery.policy": ("Backoff", "Policy"),
     "reply": ("Attempt", "Reply", "ToolCall", "Usage"),
     "route": ("Prices", "Route", "Secret"),
+    "transport": ("last_call", "wrap"),
     "tasks.compression": ("Budget", "Compaction", "acompress", "compress"),
     "wire.events": (
         "CommentaryDelta",
@@ -136,6 +137,8 @@ __all__ = [
     "__version__",
     "acompress",
     "compress",
+    "last_call",
+    "wrap",
 ]
 
 

@@ -464,7 +464,7 @@ class Assembler:
             reasoning=said.get(("reasoning", 0), ""),
             refusal=said.get(("refusal", 0), ""),
             tool_calls=calls,
-            items=tuple(self._items()),
+            items=tuple(item for _, item in self.listing()),
             id=self._id,
             model=self._model,
             finish_reason=self._finish_reason(status, bool(calls)),
@@ -481,16 +481,26 @@ class Assembler:
             return "stop" if status == "complete" and self.finished.confirmed else None
         return "tool_calls" if has_calls else "stop"
 
-    def _items(self) -> Iterable[dict[str, Any]]:
-        for slot in self._slots.values():
+    def listing(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """The items worth showing, with their numbers: what is done, and open messages as they stand."""
+        for index, slot in self._slots.items():
             if slot.done:
-                yield slot.item
+                yield index, slot.item
             elif slot.kind == "message" and (slot.pieces or slot.refusal):
                 content = [_output_text("".join(pieces)) for pieces in slot.pieces.values()]
                 if slot.refusal:
                     content.append({"type": "refusal", "refusal": "".join(slot.refusal)})
                 whole = "completed" if self.finished and self.finished.status == "completed" else "incomplete"
-                yield {**slot.item, "role": "assistant", "status": whole, "content": content}
+                yield index, {**slot.item, "role": "assistant", "status": whole, "content": content}
+
+    def done_items(self) -> list[tuple[int, dict[str, Any]]]:
+        """The items that are done, with their numbers."""
+        return [(index, slot.item) for index, slot in self._slots.items() if slot.done]
+
+    def item(self, index: int) -> dict[str, Any]:
+        """What was said of an item when it was announced, or when it was done."""
+        slot = self._slots.get(index)
+        return slot.item if slot else {}
 
 
 def _turn(slot: _Slot) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .cancel import Cancel, Kind
 from .errors import Cancelled, SidestreamError
 from .net import sync
 from .net.common import FAILURES, CallClock
 from .recovery.clocks import Clocks, Meter
-from .recovery.exchange import Exchange
+from .recovery.exchange import Batch, Exchange
 from .recovery.faults import from_exception
 from .recovery.flow import (
     Action,
@@ -44,7 +44,7 @@ from .recovery.flow import (
 from .recovery.origins import Origins
 from .reply import Reply
 from .telemetry import Observer, Stopwatch, tell
-from .wire.events import Recovering, StreamEvent
+from .wire.events import Recovering
 
 if TYPE_CHECKING:
     from .net import aio  # loaded with the first AsyncClient: asyncio is heavy, and a sync program has no use
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["PROCESS", "AsyncRun", "Run", "System"]
 
 Notify = Callable[[Recovering], None]
-Batches = Generator[list[StreamEvent], None, None]
-AsyncBatches = AsyncGenerator[list[StreamEvent], None]
+Batches = Generator[Batch, None, None]
+AsyncBatches = AsyncGenerator[Batch, None]
 
 # Seconds and chunks a finished answer's body gets to end, so that its connection can be kept.
 _DRAIN_SECONDS = 0.01
@@ -159,7 +159,7 @@ class _Common:
     def _broke(self, error: Exception, meter: Meter) -> Outcome:
         return self._stopped() or Broke(from_exception(error, clock=meter.clock), self._clock.now())
 
-    def _close(self, exchange: Exchange, meter: Meter) -> list[StreamEvent]:
+    def _close(self, exchange: Exchange, meter: Meter) -> Batch:
         """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
         try:
             return exchange.close()
@@ -170,14 +170,17 @@ class _Common:
 
 
 class Run(_Common):
-    """One call, driven by the thread that iterates `events`; after the last event `reply` is the reply."""
+    """One call, driven by the thread that iterates `events`; after the last event `reply` is the reply.
 
-    def __init__(self, call: Call, pool: sync.Pool, system: System, orders: Orders) -> None:
+    Events are those of a live consumer (`StreamEvent`), or the bytes of the call's relay.
+    """
+
+    def __init__(self, call: Call, pool: sync.AnyPool, system: System, orders: Orders) -> None:
         self._pool = pool
         self._watch = sync.Watch(CallClock(system.clock))
         super().__init__(call, system, orders, self._watch)
 
-    def events(self) -> Generator[StreamEvent, None, None]:
+    def events(self) -> Generator[Any, None, None]:
         story = self._story()
         unsubscribe = self._orders.listen(self.stop)
         try:
@@ -239,14 +242,14 @@ class Run(_Common):
             self._watch.sleep(action.seconds)
         else:
             self._orders.tell(action.notice)
-            if self._call.live:
+            if self._call.live and self._call.relay is None:
                 yield [action.notice]
         self._outcome = self._stopped() or Woke(self._clock.now())
 
     def _exchange(self, send: Send) -> Batches:
         self.exchange = exchange = send.exchange
         meter = self._watch.meter = Meter(send.clocks, self._clock.now())
-        lane: sync.Lane | None = None
+        lane: sync.AnyLane | None = None
         try:
             lane = self._pool.open(send.route, self._watch)
             meter.connected(self._clock.now())
@@ -254,7 +257,7 @@ class Run(_Common):
             if not 200 <= opened.status < 300:
                 self._outcome = Rejected(opened.status, opened.headers, lane.rest(), self._clock.now())
                 return
-            exchange.opened(opened.headers)
+            yield exchange.opened(opened.headers)
             chunks = lane.chunks()
             for chunk in chunks:
                 batch = exchange.feed(chunk)
@@ -269,6 +272,7 @@ class Run(_Common):
                     break
                 if exchange.over:
                     meter.over(self._clock.now())
+                    self._watch.rearm()
             if self._ends(chunks, meter) and lane.finish():
                 self._pool.keep(lane)
                 lane = None
@@ -285,6 +289,7 @@ class Run(_Common):
     def _ends(self, chunks: Iterator[bytes], meter: Meter) -> bool:
         """Whether the body ends right after the answer did."""
         meter.drain(self._clock.now(), _DRAIN_SECONDS)
+        self._watch.rearm()
         with contextlib.suppress(*FAILURES):
             return any(next(chunks, None) is None for _ in range(_DRAIN_CHUNKS))
         return False
@@ -293,12 +298,12 @@ class Run(_Common):
 class AsyncRun(_Common):
     """One call, driven by the task that iterates `events`; after the last event `reply` is the reply."""
 
-    def __init__(self, call: Call, pool: aio.Pool, system: System, orders: Orders) -> None:
+    def __init__(self, call: Call, pool: aio.AnyPool, system: System, orders: Orders) -> None:
         self._pool = pool
         self._alarm = pool.alarm()
         super().__init__(call, system, orders, self._alarm)
 
-    async def events(self) -> AsyncGenerator[StreamEvent, None]:
+    async def events(self) -> AsyncGenerator[Any, None]:
         story = self._story()
         unsubscribe = self._orders.listen(self.stop)
         try:
@@ -350,7 +355,7 @@ class AsyncRun(_Common):
         alarm = self._pool.alarm()
         with contextlib.suppress(*FAILURES), alarm.guard(self._briefly(alarm.clock)):
             lane = await self._pool.open(action.route, alarm)
-            with contextlib.closing(lane):
+            async with contextlib.aclosing(lane):
                 await lane.send(action.route, b"", target=action.target)
 
     def _perform(self, action: Action) -> AsyncBatches:
@@ -367,14 +372,14 @@ class AsyncRun(_Common):
                 await self._alarm.sleep(action.seconds)
         else:
             self._orders.tell(action.notice)
-            if self._call.live:
+            if self._call.live and self._call.relay is None:
                 yield [action.notice]
         self._outcome = self._stopped() or Woke(self._clock.now())
 
     async def _exchange(self, send: Send) -> AsyncBatches:
         self.exchange = exchange = send.exchange
         meter = Meter(send.clocks, self._clock.now())
-        lane: aio.Lane | None = None
+        lane: aio.AnyLane | None = None
         try:
             with self._alarm.guard(meter):
                 lane = await self._pool.open(send.route, self._alarm)
@@ -386,7 +391,7 @@ class AsyncRun(_Common):
                     body = await lane.rest()
                     self._outcome = Rejected(opened.status, opened.headers, body, self._clock.now())
                     return
-                exchange.opened(opened.headers)
+                yield exchange.opened(opened.headers)
                 async with contextlib.aclosing(lane.chunks()) as chunks:
                     async for chunk in chunks:
                         batch = exchange.feed(chunk)
@@ -412,7 +417,7 @@ class AsyncRun(_Common):
         finally:
             self._alarm.attach(None)
             if lane is not None:
-                lane.close()
+                await lane.aclose()
         if last := self._close(exchange, meter):
             yield last
 

@@ -19,14 +19,19 @@ from .errors import ConfigError
 
 __all__ = ["Continuation", "Prices", "Route", "Secret", "Wire"]
 
-Wire = Literal["responses", "chat"]
+Wire = Literal["responses", "chat", "messages"]
 # How an endpoint continues a partial answer: by a trailing assistant turn in one of its dialects, by a user
 # turn that asks for it ("anchor"), or not at all ("none").
 Continuation = Literal[
     "trailing", "prefix", "prefix_echoed", "partial", "continue_final_message", "anchor", "none"
 ]
 _SHORTEST_SECRET = 6  # a shorter one would blank ordinary words
-_PATHS: dict[str, str] = {"responses": "/responses", "chat": "/chat/completions"}
+_PATHS: dict[str, str] = {
+    "responses": "/responses",
+    "chat": "/chat/completions",
+    "messages": "/messages",
+}
+_ANTHROPIC_VERSION = "2023-06-01"
 
 
 class Secret:
@@ -89,10 +94,10 @@ class Route:
     Args:
         base_url: for example "https://api.openai.com/v1"; the wire's path is added.
         model: the model name as this endpoint knows it.
-        wire: "responses" or "chat".
-        api_key: the credential, sent as a Bearer token; None sends none.
+        wire: "responses", "chat" or "messages".
+        api_key: the credential, sent as a Bearer token, on the Messages wire as `x-api-key`; None sends none.
         name: how messages and the ledger call this route; host and model if not given.
-        headers: further request headers; their values are treated as secrets.
+        headers: further request headers, which win over our own; their values are treated as secrets.
         insecure: allow plain http with a credential to another machine.
         continuation: how a broken answer can be continued here; None leaves it to the provider table.
         prefill_thinking: whether it takes a trailing assistant turn from a call that asks for reasoning.
@@ -187,9 +192,14 @@ class Route:
             "Content-Type": "application/json",
             "User-Agent": "sidestream",
         }
-        if self.api_key:
+        if self.wire == "messages":
+            headers["anthropic-version"] = _ANTHROPIC_VERSION
+        if self.api_key and self.wire == "messages":
+            headers["x-api-key"] = self.api_key.reveal()
+        elif self.api_key:
             headers["Authorization"] = self._bearer()
-        return {**headers, **self.headers}
+        given = {name.lower() for name in self.headers}
+        return {**{name: headers[name] for name in headers if name.lower() not in given}, **self.headers}
 
     def without_credentials(self, text: str) -> str:
         """The text with this route's credentials blanked: some providers quote them back."""

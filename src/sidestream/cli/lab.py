@@ -35,7 +35,7 @@ def lab() -> None:
     """A server that breaks streams on purpose."""
 
 
-@lab.command("serve", short_help="Serve both OpenAI wires, and break them as told.")
+@lab.command("serve", short_help="Serve the OpenAI and Anthropic wires, and break them as told.")
 @click.option("--fault", "-f", "faults", multiple=True, metavar="FAULT", help=_FAULT_HELP)
 @click.option("--always", is_flag=True, help="Every further attempt meets the last --fault again.")
 @click.option(
@@ -78,7 +78,7 @@ def serve_command(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Serve /v1/responses and /v1/chat/completions, and break them as told, until Ctrl-C."""
+    """Serve /v1/responses, /v1/chat/completions and /v1/messages, and break them as told, until Ctrl-C."""
     plan = _plan(faults, always=always, hazard=hazard, seed=seed)
     sources = {"--upstream": upstream, "--replay": replay, "--continues": continues}
     if len(given := [name for name, value in sources.items() if value]) > 1:
@@ -153,12 +153,7 @@ def _answers(
         return recorded
     if continues:
         return Continuing(text, pace=pace)
-
-    def answer(request: Request) -> Script:
-        make = script.chat_text if request.path.endswith("/chat/completions") else script.responses_text
-        return make(text).sent(pace=pace)
-
-    return answer
+    return script.say(text, pace=pace)
 
 
 def _check_reachable(upstream: str) -> None:

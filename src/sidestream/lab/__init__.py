@@ -1,9 +1,9 @@
 """A server that misbehaves on purpose: streams cut, stalled, garbled or dropped exactly where you say.
 
 `Lab` listens on a real socket (TCP must be cut anywhere, so nothing here is a mock), plays a `Script` on the
-OpenAI Responses or Chat Completions wire, or sits as a proxy before a real server, applies the `Plan` of
-`Fault`s, and keeps a record of every request: what arrived, what was sent, who ended it and when the socket
-closed. Point any client at `lab.url`.
+OpenAI Responses, Chat Completions or Anthropic Messages wire, or sits as a proxy before a real server,
+applies the `Plan` of `Fault`s, and keeps a record of every request: what arrived, what was sent, who ended it
+and when the socket closed. Point any client at `lab.url`, Anthropic's SDK at the same without its `/v1`.
 
 The names load on first use, so that importing the pytest plugin costs nothing.
 """

@@ -151,7 +151,9 @@ class Background:
     def _plain(self, request: Request) -> Script:
         if isinstance(self._answer, str):
             return script.say(self._answer)(request)
-        return self._answer if isinstance(self._answer, Script) else self._answer(request)
+        if isinstance(self._answer, Script):
+            return script.as_asked(self._answer, request)
+        return self._answer(request)
 
     # A job begins.
 
@@ -165,7 +167,7 @@ class Background:
         self._made += 1
         stream = stream.replaced(msgspec.json.encode(given), msgspec.json.encode(job_id))
         early = first["response"] | {"id": job_id, "background": True}
-        job = _Job(stream, early, self._final(stream, early), streamed=body.get("stream") is not False)
+        job = _Job(stream, early, self._final(stream, early), streamed=body.get("stream") is True)
         self._jobs[job_id] = job
         while len(self._jobs) > _JOBS:
             del self._jobs[next(iter(self._jobs))]

@@ -32,6 +32,8 @@ _RESPONSES = script.responses_text(TEXT)
 _CHAT = script.chat_text(TEXT)
 _MID = 8  # events of _RESPONSES: created, in_progress, item and part added, four deltas
 _EARLY = 3  # events of _CHAT: the role and two pieces of text
+_MESSAGES = script.messages_text(TEXT)
+_HALF = 7  # events of _MESSAGES: start, ping, block start, four deltas
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Case:
 
     Attributes:
         name: its name in the table.
-        wire: "responses" or "chat".
+        wire: "responses", "chat" or "messages".
         what: what the server does.
         expect: what a good client makes of it.
         answers: for `Lab(answers)`.
@@ -71,6 +73,12 @@ def _on_chat(
     return Case(name, "chat", what, expect, answers, Plan([first]))
 
 
+def _on_messages(
+    name: str, what: str, expect: str, answers: Script | Sequence[Script] = _MESSAGES, *first: Fault
+) -> Case:
+    return Case(f"messages-{name}", "messages", what, expect, answers, Plan([first]))
+
+
 def _final(**details: Any) -> Script:
     """The text, with the final response object changed."""
     return script.responses(message(TEXT), details=details)
@@ -97,6 +105,15 @@ def _problem(message: str, **more: Any) -> dict[str, Any]:
 
 
 _CALL = call("get_weather", '{"city":"Paris"}')
+
+
+def _delta_twice(stream: Script) -> Script:
+    """Two `message_delta`: one with tokens only, then one with the reason to stop."""
+    early = encode(
+        {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 3}},
+        "message_delta",
+    )
+    return stream.insert(-2, early)
 
 
 def _rotated(stream: Script) -> Script:
@@ -241,6 +258,137 @@ _ROWS = (
     _on_chat("empty-chat", "200 and no text", "complete, empty", script.chat({"content": ""})),
     _on_chat(
         "done-unterminated", "[DONE] without its blank line", "the text", _CHAT.take(-1).insert(99, DONE[:-1])
+    ),
+    # Messages.
+    _on_messages("cut", "FIN inside a chunk", "recovered", _MESSAGES, Fault.cut(after_event=_HALF)),
+    _on_messages("reset", "RST mid-text", "recovered", _MESSAGES, Fault.reset(after_event=_HALF)),
+    _on_messages("clean-end", "a clean end mid-text", "recovered", _MESSAGES, Fault.end(after_event=_HALF)),
+    _on_messages(
+        "no-terminal",
+        "a clean end after the last block is done",
+        "settled or recovered",
+        _MESSAGES,
+        Fault.drop_terminal(),
+    ),
+    _on_messages(
+        "no-stop", "a stop reason, no message_stop", "the text", _MESSAGES, Fault.drop_terminal("done")
+    ),
+    _on_messages(
+        "no-reason",
+        "message_stop, no stop reason",
+        "the text",
+        _MESSAGES,
+        Fault.drop_terminal("finish"),
+    ),
+    _on_messages(
+        "thinking-only",
+        "thinking, then a clean end",
+        "recovered",
+        (script.messages(reasoning("Let me think."), stop_reason=None, stop=False), _MESSAGES),
+    ),
+    _on_messages(
+        "call-cut",
+        "a clean end inside the input of a call",
+        "recovered, never half a call",
+        script.messages(message("Let me look."), call("get_weather", '{"city":"Paris"}', tokens=6)),
+        Fault.end(after_event=13),
+    ),
+    _on_messages("call-empty", "a call without input", "one call, {}", script.messages(call("now", ""))),
+    _on_messages(
+        "calls", "text, then two calls", "both calls", script.messages(message("Hm."), _CALL, _CALL)
+    ),
+    _on_messages(
+        "thinking-hidden",
+        "a thinking block with nothing but its signature",
+        "the text",
+        script.messages(reasoning(""), message(TEXT)),
+    ),
+    _on_messages("two-deltas", "two message_delta", "the text, with usage", _delta_twice(_MESSAGES)),
+    *(
+        _on_messages(
+            f"error-{kind}",
+            f"an error event: {kind}",
+            "a typed error" if kind == "spend_limit" else "recovered",
+            _MESSAGES,
+            Fault.error_event(f"anthropic_{kind}", after_event=_HALF),
+        )
+        for kind in ("overloaded", "api", "timeout", "rate_limit", "spend_limit")
+    ),
+    *(
+        _on_messages(
+            f"error-{then}",
+            f"an error event, then {then}",
+            "recovered",
+            _MESSAGES,
+            Fault.error_event(after_event=_HALF, then=then),
+        )
+        for then in ("cut", "pings")
+    ),
+    _on_messages(
+        "max-tokens",
+        "stopped by the limit",
+        "incomplete, with text",
+        script.messages(message(TEXT), stop_reason="max_tokens"),
+    ),
+    _on_messages(
+        "context",
+        "stopped by the context window",
+        "incomplete, with text",
+        script.messages(message(TEXT), stop_reason="model_context_window_exceeded"),
+    ),
+    _on_messages(
+        "stop-sequence",
+        "stopped by a sequence",
+        "the text",
+        script.messages(message(TEXT), stop_reason="stop_sequence"),
+    ),
+    _on_messages(
+        "pause",
+        "a turn that pauses",
+        "the text; the caller goes on",
+        script.messages(message(TEXT), stop_reason="pause_turn"),
+    ),
+    _on_messages(
+        "refusal", "only a refusal", "refused", script.messages(refusal("I cannot help with that."))
+    ),
+    _on_messages(
+        "refusal-late",
+        "some text, then a refusal",
+        "refused, with the text",
+        script.messages(message(TEXT), refusal("I cannot help with that.")),
+    ),
+    _on_messages("empty", "no block at all", "complete, empty", script.messages()),
+    _on_messages("no-usage", "no usage anywhere", "the text", script.messages(message(TEXT), usage=False)),
+    _on_messages(
+        "ping-zombie",
+        "pings, for ever",
+        "recovered by the idle clock",
+        _MESSAGES,
+        Fault.keepalive(after_event=_HALF, interval=0.02),
+    ),
+    _on_messages(
+        "stall", "silence mid-text", "recovered by the idle clock", _MESSAGES, Fault.stall(after_event=_HALF)
+    ),
+    _on_messages(
+        "page", "an HTML page in the stream", "recovered", _MESSAGES, Fault.splice(after_event=_HALF)
+    ),
+    *(
+        _on_messages(
+            f"status-{status}",
+            f"{status}, then the answer",
+            "recovered",
+            (script.messages_problem(status, "lab: not now"), _MESSAGES),
+        )
+        for status in (429, 500, 504, 529)
+    ),
+    *(
+        _on_messages(f"status-{status}", f"{status}, always", expect, script.messages_problem(status, said))
+        for status, said, expect in (
+            (400, "prompt is too long: 208310 tokens > 200000 maximum", "context length"),
+            (401, "invalid x-api-key", "an auth error"),
+            (402, "Your credit balance is too low to access the API.", "quota, no retry"),
+            (413, "Request exceeds the maximum size", "context length"),
+        )
     ),
     # Time.
     _on_responses("hang", "no head, for ever", "recovered by the first clock", _RESPONSES, Fault.hang()),

@@ -7,7 +7,8 @@ behind them, or does what its `manner` is. Anything else is a question, answered
 
 The answer is a fixed text, so a continuation can be checked to the character: what is asked to be continued
 and is not how the text begins is a 400, because then the client under test has spliced wrongly. Nothing
-here breaks a stream; that is the plan's part.
+here breaks a stream; that is the plan's part. On the Messages wire errors are worded as Anthropic does, and a
+prefill must not end in whitespace.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from . import items, script
 from .script import Script
 
 if TYPE_CHECKING:
-    from .record import Request
+    from .record import Request, Wire
 
 __all__ = ["FORMS", "REFUSALS", "Continuing", "Form", "Manner"]
 
@@ -47,18 +48,15 @@ _MANNERS: dict[str, Callable[[str, str, str], str]] = {
 }
 
 
-def _anthropic(message: str) -> Script:
-    return script.error(
-        400, {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
-    )
-
-
 REFUSALS: dict[str, Script] = {
-    "anthropic": _anthropic(
+    "anthropic": script.messages_problem(
+        400,
         "This model does not support assistant message prefill. "
-        "The conversation must end with a user message."
+        "The conversation must end with a user message.",
     ),
-    "anthropic_short": _anthropic("Prefilling assistant messages is not supported for this model."),
+    "anthropic_short": script.messages_problem(
+        400, "Prefilling assistant messages is not supported for this model."
+    ),
     "llamacpp": script.problem(
         400, "Assistant response prefill is incompatible with enable_thinking.", code=400
     ),
@@ -66,6 +64,7 @@ REFUSALS: dict[str, Script] = {
 """The 400 for a prefill that is not taken, by name."""
 
 _ANCHOR = re.compile(r"^<(last_words(?:_\d+)?)>(?P<anchor>.*?)</\1>", re.MULTILINE | re.DOTALL)
+_WHITESPACE = "messages: final assistant content cannot end with trailing whitespace"
 _LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
@@ -74,7 +73,14 @@ class _Refused(Exception):
 
     def __init__(self, answer: Script | str) -> None:
         super().__init__(answer)
-        self.answer = script.problem(400, answer) if isinstance(answer, str) else answer
+        self._answer = answer
+
+    def on(self, wire: Wire) -> Script:
+        """The 400 in the words of this wire, unless the answer is a whole one already."""
+        if not isinstance(self._answer, str):
+            return self._answer
+        worded = script.messages_problem if wire == "messages" else script.problem
+        return worded(400, self._answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,8 @@ class Continuing:
             earlier turn and the answer comes anew, from the start.
         echo: every prefill is repeated before it goes on, not only that of the form "prefix_echoed".
         limited: `max_tokens`, `max_completion_tokens` and `max_output_tokens` of the request end the answer
-            (finish reason "length", or an incomplete response) when it is longer. An echo costs nothing.
+            (finish reason "length", an incomplete response, or stop reason "max_tokens") when it is longer.
+            An echo costs nothing.
         tokens_of: cuts what is said into tokens, one per delta; joined they are the same text. By default
             words with the space before them; `list` makes every character a token.
         usage: whether tokens are reported: a quarter of the characters of the JSON of `messages` or `input`,
@@ -130,34 +137,36 @@ class Continuing:
         """The answer to one request."""
         body = request.fields()
         try:
-            echoed, said = self._words(body, _turns(body))
+            echoed, said = self._words(body, _turns(body), request.wire)
         except _Refused as refused:
-            return refused.answer
+            return refused.on(request.wire)
         tokens = list(self.tokens_of(said))
         kept = tokens[: _limit(body)] if self.limited else tokens
         deltas = [*self.tokens_of(echoed), *kept]
-        make = self._chat if request.wire == "chat" else self._response
+        make = {"chat": self._chat, "messages": self._message}.get(request.wire, self._response)
         stream = make(deltas, request.attempt, spent=(_prompt_tokens(body), len(kept)), short=kept != tokens)
         return script.as_asked(stream.sent(pace=self.pace), request)
 
     # What is said.
 
-    def _words(self, body: dict[str, Any], turns: list[dict[str, Any]]) -> tuple[str, str]:
+    def _words(self, body: dict[str, Any], turns: list[dict[str, Any]], wire: Wire) -> tuple[str, str]:
         """What is repeated of the prompt, and what is generated."""
         last = turns[-1] if turns else {}
         if last.get("role") == "assistant":
-            return self._prefilled(body, last)
+            return self._prefilled(body, last, wire)
         if last.get("role") == "user" and (quoted := _ANCHOR.search(_text(last))):
             return "", self._anchored(quoted["anchor"], turns[:-1])
         return "", self.text
 
-    def _prefilled(self, body: dict[str, Any], last: dict[str, Any]) -> tuple[str, str]:
-        form = self._form(body, last)
-        if form not in self.accepts:
-            if self.refusal is None:
-                return "", self.text
+    def _prefilled(self, body: dict[str, Any], last: dict[str, Any], wire: Wire) -> tuple[str, str]:
+        form, partial = self._form(body, last), _text(last)
+        if form not in self.accepts and self.refusal is not None:
             raise _Refused(REFUSALS.get(self.refusal, self.refusal))
-        partial = self._begins(_text(last))
+        if wire == "messages" and partial != partial.rstrip():
+            raise _Refused(_WHITESPACE)
+        if form not in self.accepts:
+            return "", self.text
+        self._begins(partial)
         return partial if self.echo or form == "prefix_echoed" else "", self.text[len(partial) :]
 
     def _form(self, body: dict[str, Any], last: dict[str, Any]) -> Form:
@@ -203,6 +212,17 @@ class Continuing:
             completion_id=f"chatcmpl-lab-{attempt}",
             finish="length" if short else "stop",
             spent=spent,
+        )
+
+    def _message(self, deltas: list[str], attempt: int, *, spent: tuple[int, int], short: bool) -> Script:
+        return script.messages(
+            items.said(deltas),
+            model=self.model,
+            usage=self.usage,
+            message_id=f"msg_lab_{attempt}",
+            stop_reason="max_tokens" if short else "end_turn",
+            spent=spent,
+            headers=(("request-id", f"req_lab_{attempt}"),),
         )
 
     def _response(self, deltas: list[str], attempt: int, *, spent: tuple[int, int], short: bool) -> Script:

@@ -18,10 +18,13 @@ import inspect
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ..errors import UsageError
 from . import shapes
+
+if TYPE_CHECKING:
+    from .record import Wire
 
 __all__ = ["KINDS", "Fault", "Kind", "LineEnds", "Marker", "Phase", "Row", "Then"]
 
@@ -113,7 +116,7 @@ class Fault:
         at_byte: strike when this many bytes of the body have been sent.
         seconds: how long a pause lasts; None for ever (until the client leaves or the lab's limit).
         interval: seconds between keep-alives, or between the writes of a drip.
-        data: the bytes to inject.
+        data: the bytes to inject; none: those that the wire has by default, see `on`.
         then: what follows the injected bytes.
         size: bytes: of the huge event, of a slice, of the torn event sent (-1: half of it).
         style: line ends.
@@ -153,6 +156,11 @@ class Fault:
     def at(self, *, after_event: int | None = None, at_byte: int | None = None) -> Fault:
         """The same fault at another position."""
         return dataclasses.replace(self, after_event=after_event, at_byte=at_byte)
+
+    def on(self, wire: Wire) -> Fault:
+        """The same fault with the keep-alive or error event of this wire, where none was chosen."""
+        table = {Kind.KEEPALIVE: shapes.KEEPALIVE_OF, Kind.ERROR_EVENT: shapes.ERROR_OF}.get(self.kind)
+        return self if table is None or self.data else dataclasses.replace(self, data=table[wire])
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -228,7 +236,7 @@ class Fault:
     @classmethod
     def keepalive(
         cls,
-        form: str | bytes = "comment",
+        form: str | bytes = "",
         *,
         after_event: int | None = None,
         at_byte: int | None = None,
@@ -237,9 +245,10 @@ class Fault:
     ) -> Fault:
         """K7. Only keep-alives: a name from `shapes.KEEPALIVES` or exact bytes.
 
-        With `seconds`, the stream goes on afterwards.
+        By default pings on the Messages wire and comments on the others. With `seconds`, the stream goes on
+        afterwards.
         """
-        data = shapes.named(shapes.KEEPALIVES, form)
+        data = shapes.named(shapes.KEEPALIVES, form) if form else b""
         return cls(Kind.KEEPALIVE, after_event, at_byte, seconds, interval, data)
 
     @classmethod
@@ -250,16 +259,18 @@ class Fault:
     @classmethod
     def error_event(
         cls,
-        shape: str | bytes = "responses",
+        shape: str | bytes = "",
         *,
         after_event: int | None = None,
         at_byte: int | None = None,
         then: Then = "end",
     ) -> Fault:
-        """K10. An error event: a name from `shapes.ERRORS` or exact bytes; `then` says what follows."""
-        return cls(
-            Kind.ERROR_EVENT, after_event, at_byte, data=shapes.named(shapes.ERRORS, shape), then=_then(then)
-        )
+        """K10. An error event: a name from `shapes.ERRORS` or exact bytes; `then` says what follows.
+
+        By default an overloaded or broken server in the words of the wire.
+        """
+        data = shapes.named(shapes.ERRORS, shape) if shape else b""
+        return cls(Kind.ERROR_EVENT, after_event, at_byte, data=data, then=_then(then))
 
     @classmethod
     def splice(

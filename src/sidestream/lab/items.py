@@ -1,9 +1,9 @@
-"""The grammar of both wires: output items and chunks as the plain dicts that go into events.
+"""The grammar of both OpenAI wires: output items and chunks as the plain dicts that go into events.
 
 PURE. A Responses `Item` knows its events from `output_item.added` to `output_item.done`;
 `responses_events` puts items in order, numbers everything and adds the lifecycle around them.
-`chat_chunks` does the same for Chat Completions. Ids and times are constants, so a script is the same
-bytes on every run.
+`chat_chunks` does the same for Chat Completions, `blocks` for Messages. Ids and times are constants, so a
+script is the same bytes on every run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 CREATED = 1_700_000_000
-_PROMPT = 10  # tokens of prompt that are reported where nobody counts them
+PROMPT = 10  # tokens of prompt that are reported where nobody counts them
+CALL_ID = "call_lab_{i}"
 Ending = Literal["completed", "incomplete", "failed", "none"]
 
 
@@ -131,7 +132,7 @@ def reasoning(summary: str, *, encrypted: str = "bGFi") -> Item:
     return Item(item | {"summary": []}, events, done, len(deltas))
 
 
-def call(name: str, arguments: str, *, call_id: str = "call_lab_{i}", tokens: int | None = None) -> Item:
+def call(name: str, arguments: str, *, call_id: str = CALL_ID, tokens: int | None = None) -> Item:
     """A function call; `arguments` is its JSON text, `tokens` the number of argument deltas."""
     deltas = pieces(arguments, tokens) if arguments else []
     item = {"id": "fc_lab_{i}", "type": "function_call", "call_id": call_id, "name": name}
@@ -172,7 +173,7 @@ def responses_events(
         events += _item_events(item, index)
         output.append(_named(item.done, index))
     if ending != "none":
-        tokens = spent or (_PROMPT, sum(item.tokens for item in items))
+        tokens = spent or (PROMPT, sum(item.tokens for item in items))
         counts = _responses_usage(*tokens) if usage else None
         last = base | {"status": ending, "output": output, "usage": counts}
         events.append({"type": f"response.{ending}", "response": last | (details or {})})
@@ -263,7 +264,7 @@ def chat_chunks(
     if finish is not None:
         chunks.append(chunk({}, finish))
     if usage:
-        prompt, output = spent or (_PROMPT, len(deltas))
+        prompt, output = spent or (PROMPT, len(deltas))
         counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         chunks.append(base | {"choices": [], "usage": counts})
     return chunks

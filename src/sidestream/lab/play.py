@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from .connection import Connection
+    from .record import Wire
     from .script import Framing, Script
 
 __all__ = ["Left", "Player"]
@@ -47,12 +48,15 @@ class Player:
         limit: float,
         http10: bool,
         refuse: Callable[[float | None], None],
+        wire: Wire,
     ) -> None:
+        faults = tuple(fault.on(wire) for fault in faults)
         self.link = link
         self.script = script
         self.note = note
         self.limit = limit
         self.refuse = refuse
+        self.wire = wire
         self.events = 0  # position: whole events of the stream sent
         self.offset = 0  # position: bytes of the stream sent
         self._struck: list[str] = []
@@ -280,7 +284,7 @@ async def _inject(player: Player, fault: Fault, event: bytes, split: int) -> Lef
     player.count()
     if fault.then == "continue":
         return Left.REST
-    return await _STRIKES[_THEN[fault.then]](player, _after(fault), b"", 0)
+    return await _STRIKES[_THEN[fault.then]](player, _after(fault).on(player.wire), b"", 0)
 
 
 def _after(fault: Fault) -> Fault:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import sse
 from .faults import Fault, Kind, Phase
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Rewriter", "markers_of", "rewriters", "rewritten"]
 
-_TERMINAL_TYPES = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_TERMINAL_TYPES: dict[str, Marker] = {
+    "response.completed": "finish",
+    "response.incomplete": "finish",
+    "response.failed": "finish",
+    "message_stop": "done",
+}
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _CYCLE = {"lf": (b"\n",), "cr": (b"\r",), "crlf": (b"\r\n",), "mixed": (b"\n", b"\r\n", b"\r")}
 
@@ -32,22 +37,30 @@ class Rewriter(Protocol):
 
 
 def markers_of(event: bytes) -> set[Marker]:
-    """Which terminal markers an event of either wire carries."""
+    """Which terminal markers an event of any wire carries.
+
+    Of Messages, "finish" is a `message_delta` with a stop reason, "usage" one without, "done" `message_stop`.
+    """
     payload = sse.decode(event)
     if payload == "[DONE]":
         return {"done"}
     if not isinstance(payload, dict):
         return set()
-    found: set[Marker] = set()
+    kind = str(payload.get("type"))
+    if kind in _TERMINAL_TYPES:
+        return {_TERMINAL_TYPES[kind]}
+    if kind == "message_delta":
+        return {"finish"} if (payload.get("delta") or {}).get("stop_reason") else {"usage"}
+    return _chat_markers(payload)
+
+
+def _chat_markers(payload: dict[str, Any]) -> set[Marker]:
     choices = payload.get("choices")
-    finished = isinstance(choices, list) and any(
+    if isinstance(choices, list) and any(
         isinstance(choice, dict) and choice.get("finish_reason") for choice in choices
-    )
-    if finished or payload.get("type") in _TERMINAL_TYPES:
-        found.add("finish")
-    if choices == [] and payload.get("usage"):
-        found.add("usage")
-    return found
+    ):
+        return {"finish"}
+    return {"usage"} if choices == [] and payload.get("usage") else set()
 
 
 def _repeat(fault: Fault, times: int) -> Rewriter:

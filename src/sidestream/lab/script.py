@@ -1,15 +1,16 @@
 """What the server says: a `Script` is a status and the exact bytes of each event.
 
-Scripts come from text (`responses_text`, `chat_text`), from items (`responses`, `chat`, `chat_call`),
-from a recording (`from_sse`), or are plain HTTP answers (`error`, `json`). They are immutable and always
-the same bytes; the small editing methods return new ones. What goes wrong on the way out is not here but
-in `plan`.
+Scripts come from text (`responses_text`, `chat_text`, `messages_text`), from items (`responses`, `chat`,
+`chat_call`, `messages`), from a recording (`from_sse`), or are plain HTTP answers (`error`, `json`). They
+are immutable and always the same bytes; the small editing methods return new ones. What goes wrong on the
+way out is not here but in `plan`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,10 +19,12 @@ import msgspec
 
 from ..errors import UsageError
 from . import items, sse
+from .blocks import messages_events
 from .items import Item, call, message, reasoning, refusal
+from .whole import folded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from .record import Request
 
@@ -38,6 +41,9 @@ __all__ = [
     "from_sse",
     "json",
     "message",
+    "messages",
+    "messages_problem",
+    "messages_text",
     "problem",
     "reasoning",
     "refusal",
@@ -216,6 +222,52 @@ def chat_call(
     return chat(*deltas, **{"finish": "tool_calls"} | options)
 
 
+def messages(
+    *parts: Item,
+    model: str = "lab-1",
+    usage: bool = True,
+    message_id: str = "msg_lab",
+    stop_reason: str | None = "",
+    stop: bool = True,
+    details: dict[str, Any] | None = None,
+    spent: tuple[int, int] | None = None,
+    headers: Headers = (("request-id", "req_lab"),),
+    **sent: Any,
+) -> Script:
+    """A Messages stream of these output items, each of them a content block.
+
+    Args:
+        parts: `message(...)`, `reasoning(...)`, `call(...)`, `refusal(...)`; a refusal is no block, but the
+            reason to stop and its explanation.
+        model: the model's name in the answer.
+        usage: whether tokens are reported: the prompt's first, the output's at the end.
+        message_id: id of the message.
+        stop_reason: why it stops, by default "refusal", "tool_use" or "end_turn", as the items say; None
+            leaves `message_delta` out.
+        stop: whether `message_stop` is sent.
+        details: laid over the delta of `message_delta`, such as `{"stop_sequence": "END"}`.
+        spent: tokens of prompt and output that usage reports; by default 10 and one per delta.
+        headers: response headers, by default the request id that this provider sends.
+        sent: how to send it, see `Script`.
+    """
+    events = messages_events(
+        parts,
+        model=model,
+        message_id=message_id,
+        usage=usage,
+        stop_reason=stop_reason,
+        details=details,
+        spent=spent,
+    )
+    events += [{"type": "message_stop"}] if stop else []
+    return Script(tuple(sse.encode(event, event["type"]) for event in events), headers=headers, **sent)
+
+
+def messages_text(text: str, *, tokens: int | None = None, **options: Any) -> Script:
+    """A Messages stream that answers `text` in `tokens` deltas (default: one per word). See `messages`."""
+    return messages(message(text, tokens=tokens), **options)
+
+
 def from_sse(source: str | Path | bytes, **sent: Any) -> Script:
     """A recorded stream, from a file or from bytes, split into its events; the bytes stay exact."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -253,34 +305,52 @@ def problem(status: int, message: str, *, code: str | int | None = None) -> Scri
     return error(status, {"error": body})
 
 
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def messages_problem(
+    status: int, message: str, *, kind: str = "", headers: Headers = (), request_id: str = "req_lab"
+) -> Script:
+    """An HTTP error as Anthropic words them. `kind` is its type, by default that of the status."""
+    inner = {"type": kind or _KINDS.get(status, "api_error"), "message": message}
+    body = {"type": "error", "error": inner, "request_id": request_id}
+    return error(status, body, headers=(("request-id", request_id), *headers))
+
+
+_TELLS: dict[str, Callable[..., Script]] = {"chat": chat_text, "messages": messages_text}
+
+
 def say(text: str, *, tokens: int | None = None, **options: Any) -> Callable[[Request], Script]:
-    """An answer function: says `text` on the wire it is asked on; as JSON for `"stream": false`."""
+    """An answer function: says `text` on the wire it is asked on; as JSON where no stream is asked for."""
 
     def answer(request: Request) -> Script:
-        make = chat_text if request.wire == "chat" else responses_text
+        make: Callable[..., Script] = _TELLS.get(request.wire, responses_text)
         return as_asked(make(text, tokens=tokens, **options), request)
 
     return answer
 
 
 def as_asked(stream: Script, request: Request) -> Script:
-    """The stream, or for `"stream": false` the same answer as one JSON object."""
-    if request.fields().get("stream") is not False:
+    """The stream, or for a request without `"stream": true` the same answer as one JSON object.
+
+    A request without fields gets the stream, and so does whoever asks for an answer that has no end.
+    """
+    fields = request.fields()
+    if not fields or fields.get("stream") is True or not stream.content_type.startswith("text/event-stream"):
         return stream
-    return json(_whole_chat(stream) if request.wire == "chat" else _whole_response(stream))
-
-
-def _whole_response(stream: Script) -> Any:
-    return sse.decode(stream.events[-1])["response"]
-
-
-def _whole_chat(stream: Script) -> dict[str, Any]:
-    chunks = [chunk for chunk in map(sse.decode, stream.events) if isinstance(chunk, dict)]
-    choices = [choice for chunk in chunks for choice in chunk["choices"]]
-    text = "".join(choice["delta"].get("content") or "" for choice in choices)
-    finish = next((choice["finish_reason"] for choice in choices if choice["finish_reason"]), None)
-    spoken = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    return chunks[-1] | {"object": "chat.completion", "choices": [spoken]}
+    whole = folded(stream.events)
+    return stream if whole is None else json(whole, headers=stream.headers)
 
 
 _WORDS = (

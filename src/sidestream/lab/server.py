@@ -47,7 +47,9 @@ class Lab:
 
     Args:
         answers: one script for every attempt; or a sequence (the last repeats); or a function from
-            `Request` to script. By default every wire gets a short greeting.
+            `Request` to script. By default every wire gets a short greeting. A fixed script is sent as one
+            JSON object where the request has no `"stream": true`; a function does that itself, with
+            `script.as_asked`.
         plan: what goes wrong on which attempt.
         tls: serve HTTPS with a throw-away certificate (needs trustme); clients trust `ca_pem`.
         host: address to listen on. Anything but loopback is open to your network.
@@ -185,7 +187,10 @@ class Lab:
 
     @property
     def url(self) -> str:
-        """What a client takes as its base URL, such as `http://127.0.0.1:4242/v1`."""
+        """What a client takes as its base URL, such as `http://127.0.0.1:4242/v1`.
+
+        Anthropic's SDK takes it without `/v1`.
+        """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self._certificate else 'http'}://{host}:{self.port}/v1"
 

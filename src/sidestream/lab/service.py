@@ -3,8 +3,12 @@ it.
 
 Model endpoints (paths of the known wires) count as attempts and are what answers and plans go by; a GET that
 resumes or polls a response is one, too. The model list and unknown paths are answered plainly, so that a
-client's probing never shifts a plan. Cancelling a response is no attempt either: no fault meets it, and only
-an answer function can know the response, so it alone is asked.
+client's probing never shifts a plan; counting the tokens of a prompt is such a probe. Cancelling a response
+is no attempt either: no fault meets it, and only an answer function can know the response, so it alone is
+asked.
+
+A fixed script answers a request that wants no stream with the same answer as one JSON object; an answer
+function decides that itself (`script.as_asked`).
 """
 
 from __future__ import annotations
@@ -32,11 +36,13 @@ __all__ = ["Service", "counts"]
 
 _MODEL_WIRES = ("responses", "chat", "messages")
 _CANCEL = re.compile(r"/responses/[^/?]+/cancel/?(?:\?|$)")
+_COUNT = re.compile(r"/messages/count_tokens/?(?:\?|$)")
 
 
 def counts(incoming: Incoming) -> bool:
     """Whether a request is an attempt at a model endpoint."""
-    return wire_of(incoming.target) in _MODEL_WIRES and not _CANCEL.search(incoming.target)
+    aside = _CANCEL.search(incoming.target) or _COUNT.search(incoming.target)
+    return wire_of(incoming.target) in _MODEL_WIRES and not aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class Service:
                 note=lambda **changes: self.log.update(record.index, **changes),
                 limit=self.stall,
                 http10=incoming.http10,
+                wire=record.wire,
                 refuse=self.refuse,
             )
 
@@ -98,18 +105,25 @@ class Service:
     def _script(self, record: Request) -> Script:
         if record.attempt < 0 and not (callable(self.answers) and _CANCEL.search(record.path)):
             return self._plain(record)
-        if isinstance(self.answers, Script):
-            return self.answers
         if callable(self.answers):
             return self.answers(record)
-        scripts = self.answers or ()
-        return scripts[min(record.attempt, len(scripts) - 1)]
+        scripts = (self.answers,) if isinstance(self.answers, Script) else self.answers or ()
+        return script.as_asked(scripts[min(record.attempt, len(scripts) - 1)], record)
 
     def _plain(self, record: Request) -> Script:
         if record.wire == "models":
-            entries = [
-                {"id": name, "object": "model", "created": 0, "owned_by": "lab"} for name in self.models
-            ]
-            return script.json({"object": "list", "data": entries})
+            return script.json(_model_list(self.models, anthropic=bool(record.header("anthropic-version"))))
+        if _COUNT.search(record.path):
+            return script.json({"input_tokens": len(record.body) // 4})
         message = f"no such endpoint: {record.method} {record.path}"
         return script.error(404, {"error": {"message": message, "type": "invalid_request_error"}})
+
+
+def _model_list(models: tuple[str, ...], *, anthropic: bool) -> dict[str, object]:
+    if not anthropic:
+        entries = [{"id": name, "object": "model", "created": 0, "owned_by": "lab"} for name in models]
+        return {"object": "list", "data": entries}
+    made = "1970-01-01T00:00:00Z"
+    rows = [{"type": "model", "id": name, "display_name": name, "created_at": made} for name in models]
+    ends = {"first_id": models[0], "last_id": models[-1]} if models else {"first_id": None, "last_id": None}
+    return {"data": rows, "has_more": False, **ends}

@@ -14,7 +14,9 @@ from .sse import encode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ERRORS", "KEEPALIVES", "PAGES", "named"]
+    from .record import Wire
+
+__all__ = ["ERRORS", "ERROR_OF", "KEEPALIVES", "KEEPALIVE_OF", "PAGES", "named"]
 
 KEEPALIVES: dict[str, bytes] = {
     "comment": b": keep-alive\n\n",
@@ -31,7 +33,22 @@ KEEPALIVES: dict[str, bytes] = {
     "ping": b'event: ping\ndata: {"type":"ping"}\n\n',
 }
 
+_COMMENT = KEEPALIVES["comment"]
+
+KEEPALIVE_OF: dict[Wire, bytes] = {
+    "responses": _COMMENT,
+    "chat": _COMMENT,
+    "messages": KEEPALIVES["ping"],
+}
+"""What a model's wire is kept alive with where nobody says how."""
+
 _OVERLOADED = "Our servers are currently overloaded. Please try again later."
+
+
+def _anthropic(kind: str, message: str, **more: object) -> bytes:
+    error = {"type": kind, "message": message, **more}
+    return encode({"type": "error", "error": error, "request_id": "req_lab"}, "error")
+
 
 ERRORS: dict[str, bytes] = {
     # Responses: the flat form of the schema, the nested form, and the two terminal events.
@@ -131,8 +148,28 @@ ERRORS: dict[str, bytes] = {
     ),
     "dashscope": b"id:1\nevent:error\n:HTTP_STATUS/429\n"
     b'data:{"code":"Throttling.AllocationQuota","message":"Allocated quota exceeded","request_id":"lab"}\n\n',
+    # Messages, by type.
+    "anthropic_overloaded": _anthropic("overloaded_error", "Overloaded"),
+    "anthropic_api": _anthropic("api_error", "Internal server error"),
+    "anthropic_timeout": _anthropic("timeout_error", "The request timed out"),
+    "anthropic_rate_limit": _anthropic(
+        "rate_limit_error", "This request would exceed your account's rate limit. Please try again later."
+    ),
+    "anthropic_spend_limit": _anthropic(
+        "rate_limit_error",
+        "You have reached your specified API usage limits.",
+        details={"error_code": "enforced_spend_limit_reached"},
+    ),
+    # Of no wire: a proxy in between.
     "bare_json": b'{"error":{"message":"upstream connect error","type":"server_error"}}\n',
 }
+
+ERROR_OF: dict[Wire, bytes] = {
+    "responses": ERRORS["responses"],
+    "chat": ERRORS["openai_chat"],
+    "messages": ERRORS["anthropic_overloaded"],
+}
+"""The error event of a model's wire where nobody says which."""
 
 PAGES: dict[str, bytes] = {
     "html": b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center>"

@@ -17,7 +17,7 @@ import ssl
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import httpcore2
 
@@ -30,6 +30,7 @@ from .common import (
     CallClock,
     Opened,
     Proxy,
+    Severable,
     http_request,
     lower_headers,
     origin_of,
@@ -37,7 +38,7 @@ from .common import (
     tls_context,
 )
 
-__all__ = ["Alarm", "Lane", "Pool"]
+__all__ = ["Alarm", "AnyLane", "AnyPool", "Lane", "Pool"]
 
 
 class Alarm:
@@ -54,7 +55,7 @@ class Alarm:
         self._meter: Meter | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings = 0.0  # the instant of call time the timer is set to
-        self._stream: Stream | None = None
+        self._stream: Severable | None = None
 
     def stop(self, kind: Literal["cancel", "interrupt"]) -> None:
         """End the call, from any thread; from the loop's own at once, before it does another thing."""
@@ -75,7 +76,7 @@ class Alarm:
         """Wait; under `guard`, or until the call is stopped."""
         await asyncio.sleep(seconds)
 
-    def attach(self, stream: Stream | None) -> None:
+    def attach(self, stream: Severable | None) -> None:
         self._stream = stream
         if self.stopped and stream is not None:
             stream.sever()
@@ -249,6 +250,9 @@ class Lane:
     def close(self) -> None:
         self._stream.sever()
 
+    async def aclose(self) -> None:
+        self.close()
+
     def _body(self) -> httpcore2.Response:
         if self._response is None:
             raise RuntimeError("nothing was sent on this connection")
@@ -329,6 +333,24 @@ class Pool:
         if self._context is None:
             self._context = tls_context(self._cafile)
         return self._context
+
+
+class AnyLane(Protocol):
+    """What a run needs of a connection, whoever made it."""
+
+    async def send(self, route: Route, body: bytes, method: str = ..., target: str = ...) -> Opened: ...
+    def chunks(self) -> AsyncGenerator[bytes, None]: ...
+    async def rest(self) -> bytes: ...
+    async def finish(self) -> bool: ...
+    async def aclose(self) -> None: ...
+
+
+class AnyPool(Protocol):
+    """Where a run gets its connections and its time."""
+
+    def alarm(self) -> Alarm: ...
+    async def open(self, route: Route, alarm: Alarm, /) -> AnyLane: ...
+    def keep(self, lane: Any, /) -> None: ...
 
 
 async def _tunnel(proxy: Proxy, route: Route, stream: Stream) -> None:

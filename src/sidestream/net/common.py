@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import httpcore2
@@ -27,6 +28,7 @@ __all__ = [
     "CallClock",
     "Opened",
     "Proxy",
+    "Severable",
     "http_request",
     "lower_headers",
     "proxy_for",
@@ -63,6 +65,10 @@ class CallClock:
     def now(self) -> float:
         return (self._clock() if self._since is None else self._since) - self._paused
 
+    def real(self) -> float:
+        """The monotonic clock itself, which nothing stops."""
+        return self._clock()
+
     def pause(self) -> None:
         self._since = self._clock()
 
@@ -82,6 +88,12 @@ class Opened:
 
     status: int
     headers: Mapping[str, str]
+
+
+class Severable(Protocol):
+    """A connection that can be ended under its owner, from anywhere."""
+
+    def sever(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ import selectors
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
 
 import httpcore2
 
@@ -33,6 +33,7 @@ from .common import (
     CallClock,
     Opened,
     Proxy,
+    Severable,
     http_request,
     lower_headers,
     origin_of,
@@ -40,7 +41,7 @@ from .common import (
     tls_context,
 )
 
-__all__ = ["Lane", "Pool", "Watch"]
+__all__ = ["AnyLane", "AnyPool", "Lane", "Pool", "Watch"]
 
 # How long a name lookup or a connect in progress may go without looking whether the call was stopped.
 _SLICE = 0.02
@@ -53,9 +54,10 @@ class Watch:
         self.clock = clock
         self.meter: Meter | None = None
         self.stopped: Literal["cancel", "interrupt"] | None = None
+        self.hurry: Callable[[], None] | None = None  # tells who else keeps the time that it is earlier
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._stream: Stream | None = None
+        self._stream: Severable | None = None
 
     def stop(self, kind: Literal["cancel", "interrupt"]) -> None:
         """End the call, from any thread. The owner learns it at once, whatever it waits for."""
@@ -66,7 +68,7 @@ class Watch:
         if stream is not None:
             stream.sever()
 
-    def attach(self, stream: Stream | None) -> None:
+    def attach(self, stream: Severable | None) -> None:
         """The connection the owner now waits on."""
         with self._lock:
             self._stream = stream
@@ -88,6 +90,11 @@ class Watch:
         if left <= 0:
             raise httpcore2.ReadTimeout("no time is left")
         return left
+
+    def rearm(self) -> None:
+        """The meter's limit moved to an earlier instant."""
+        if self.hurry is not None:
+            self.hurry()
 
     def check(self) -> None:
         """Whether to go on.
@@ -353,6 +360,23 @@ def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
     if problem:
         raise httpcore2.ConnectError(f"cannot look up {host}: {_words(problem[0])}")
     return found
+
+
+class AnyLane(Protocol):
+    """What a run needs of a connection, whoever made it."""
+
+    def send(self, route: Route, body: bytes, method: str = ..., target: str = ...) -> Opened: ...
+    def chunks(self) -> Iterator[bytes]: ...
+    def rest(self) -> bytes: ...
+    def finish(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class AnyPool(Protocol):
+    """Where a run gets its connections."""
+
+    def open(self, route: Route, watch: Watch, /) -> AnyLane: ...
+    def keep(self, lane: Any, /) -> None: ...
 
 
 def _tunnel(proxy: Proxy, route: Route, stream: Stream) -> None:

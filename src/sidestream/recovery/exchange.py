@@ -10,22 +10,26 @@ assembler. The flow itself never sees a byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from types import ModuleType
 
 from ..assembler import Assembler
-from ..wire import chat, responses
-from ..wire._json import NotJSON
+from ..relay.base import Relay
+from ..wire import chat, messages, responses
+from ..wire._json import NotJSON, loads, mapping
 from ..wire.coding import Inflater
 from ..wire.events import Event, Restarted, StreamEvent, TextDelta
-from ..wire.sse import Decoder, LimitExceeded, Limits
+from ..wire.sse import Decoder, LimitExceeded, Limits, ServerSentEvent
 from .delivery import Gate
 from .splice import Splice
 
-__all__ = ["WIRES", "Exchange"]
+__all__ = ["WIRES", "Batch", "Exchange"]
 
-WIRES: dict[str, ModuleType] = {"responses": responses, "chat": chat}
+# What a consumer gets at once: events, or the bytes that a relay makes of them.
+Batch = Sequence[StreamEvent] | Sequence[bytes]
+
+WIRES: dict[str, ModuleType] = {"responses": responses, "chat": chat, "messages": messages}
 
 _REQUEST_IDS = (
     "x-request-id",
@@ -61,6 +65,7 @@ class Exchange:
         *,
         assembler: Assembler | None = None,
         splice: Splice | None = None,
+        relay: Relay | None = None,
         on_output: Callable[[], None] | None = None,
     ) -> None:
         self.assembler = assembler or Assembler(needs_arguments)
@@ -73,13 +78,16 @@ class Exchange:
         self.answered = False
         self.events = 0
         self._splice = splice
+        self.relay = relay
+        if relay is not None:
+            relay.begin(goes_on=assembler is not None)
         self._on_output = on_output
         self._before = self.assembler.size() if assembler else 0
         self._calls_before = len(self.assembler.calls()) if assembler else 0
         self._wire = WIRES[wire]
         self._decoder = self._wire.Decoder(choices)
         self._limits = limits or Limits()
-        self._sse = Decoder(self._limits, error_field=True)
+        self._sse = self._frames()
         self._inflater: Inflater | None = None
         self._sniffed = False
         self._polls = False  # a whole body is the response as it stands
@@ -91,13 +99,15 @@ class Exchange:
         """The exchange in which the same response goes on: from its cursor, or as a whole if that comes."""
         self._decoder.resume()
         self.assembler.reopen()
+        if self.relay is not None:
+            self.relay.resume()
         again = copy(self)
         again.over, again.request_id, again.first_at, again.pending = False, "", None, False
         again.answered, again.events = False, 0
         again._on_output = on_output
         again._before = self.assembler.size()
         again._calls_before = len(self.assembler.calls())
-        again._sse = Decoder(self._limits, error_field=True)
+        again._sse = self._frames()
         again._inflater, again._sniffed, again._whole, again._held = None, False, None, 0
         again._polls = True
         again._seen = self._splice.seen if self._splice else 0
@@ -130,8 +140,11 @@ class Exchange:
         seen = self._splice.seen - self._seen if self._splice else 0
         return max(seen, self.gained)  # what comes whole was not seen piece by piece
 
-    def opened(self, headers: Mapping[str, str]) -> None:
-        """The answer's headers arrived (names in lower case).
+    def _frames(self) -> Decoder:
+        return Decoder(self._limits, error_field=True, blanks=self.relay is not None)
+
+    def opened(self, headers: Mapping[str, str]) -> Batch:
+        """The answer's headers arrived (names in lower case): what the consumer gets of that.
 
         Raises:
             BadCoding: the body is compressed in an unknown way.
@@ -141,6 +154,7 @@ class Exchange:
         coding = headers.get("content-encoding", "").strip().lower()
         if coding not in ("", "identity"):
             self._inflater = Inflater(coding)
+        return [b""] if self.relay is not None and self.relay.live else []
 
     @property
     def done(self) -> bool:
@@ -163,8 +177,8 @@ class Exchange:
         if self._on_output is not None:
             self._on_output()
 
-    def feed(self, chunk: bytes) -> list[StreamEvent]:
-        """Take the next bytes of the body, return what the consumer gets.
+    def feed(self, chunk: bytes) -> Batch:
+        """Take the next bytes of the body, return what the consumer gets: events, or bytes of a relay.
 
         Raises:
             NotJSON: the body is a web page. (What is no JSON inside a stream ends it, and `close` raises.)
@@ -179,9 +193,36 @@ class Exchange:
             self._hold(chunk)
             return []
         frames = self._sse.feed(chunk)
-        return self._push(self._decoder.feed(frames)) if frames else []
+        if not frames:
+            return []
+        return (
+            self._push(self._decoder.feed(frames))
+            if self.relay is None
+            else self._relayed(self.relay, frames)
+        )
 
-    def close(self) -> list[StreamEvent]:
+    def _relayed(self, relay: Relay, frames: Iterable[ServerSentEvent]) -> Batch:
+        """What the consumer gets of some frames, one after the other."""
+        out: list[bytes] = []
+        decoder = self._decoder
+        for frame in frames:
+            if self.astray:
+                break
+            events = decoder.feed((frame,))
+            plain = relay.is_plain(events)
+            if not plain:
+                if decoder.broken is not None:
+                    self._push(events)
+                    break
+                relay.look(frame, events, self.assembler, over=decoder.over)
+            seen = self._push(events)
+            if data := (
+                relay.take(frame, events, plain=plain) if relay.raw else relay.write(seen, self.assembler)
+            ):
+                out.append(data)
+        return [b"".join(out)] if out else []
+
+    def close(self) -> Batch:
         """The body ended, cleanly or not: the last word of the wire, and what the consumer still gets.
 
         Raises:
@@ -191,9 +232,18 @@ class Exchange:
         if self._whole is not None:
             body, self._whole = b"".join(self._whole).lstrip(_SPACE), None
             events = self._poll(body) if self._polls else self._wire.read_body(body)
+            if self.relay is not None and events:
+                self.relay.translate()
+                self.relay.glimpse(mapping(loads(body)))
         else:
             events = self._decoder.close()
-        return self._push(events)
+        if self.relay is None:
+            return self._push(events)
+        if events:
+            self.relay.look(None, events, self.assembler, over=self._decoder.over)
+        seen = self._push(events)
+        data = b"" if self.relay.raw else self.relay.write(seen, self.assembler)
+        return [data] if data else []
 
     def _poll(self, body: bytes) -> list[Event]:
         events: list[Event] | None = self._decoder.read_poll(body)

@@ -21,10 +21,11 @@ from typing import Literal, NoReturn
 
 from .. import errors
 from ..assembler import Assembler
+from ..relay.base import Original, Relay
 from ..reply import Attempt, Reply
 from ..route import Route
 from ..wire._json import dumps, mapping
-from ..wire.events import Recovering
+from ..wire.events import Finished, Recovering
 from ..wire.prompt import Request, size
 from ..wire.sse import Limits
 from .bill import Bill, output_limit
@@ -149,6 +150,8 @@ class Call:
     Attributes:
         live: whether a consumer reads along.
         strict: that consumer cannot be told that the answer begins anew: fail rather than do that.
+        original: the request as somebody else's client wrote it, to be sent as it is.
+        relay: makes that client's stream of what arrives.
         empty_is_failure: treat a complete but empty answer as a fault.
     """
 
@@ -158,6 +161,8 @@ class Call:
     policy: Policy = field(default_factory=Policy)
     live: bool = False
     strict: bool = False
+    original: Original | None = None
+    relay: Relay | None = None
     empty_is_failure: bool = False
     limits: Limits = field(default_factory=Limits)
 
@@ -283,6 +288,7 @@ class _Story:
         self._recoveries = 0
         self._bill = Bill()
         self._trunk: Assembler | None = None
+        self._said = Said()  # what a live consumer has
         self._exchange: Exchange | None = None
         self._best: Reply | None = None
         self._best_of: Assembler | None = None
@@ -354,18 +360,24 @@ class _Story:
             self._closed.pop((self._route, what), None)
         request, exchange = self._continuation(step.how) or self._beginning()
         self._exchange = exchange
-        body = dumps(WIRES[self.route.wire].encode(request, self.route.model))
+        body = self._encoded(request)
         return Send(self.route, body, self._clocks(len(body)), exchange)
+
+    def _encoded(self, request: Request) -> bytes:
+        original = self.call.original
+        if original is not None and request is self._request:
+            return original.data
+        body = WIRES[self.route.wire].encode(request, self.route.model)
+        return dumps(body) if original is None else original.with_turns(request, body)
 
     def _clocks(self, prompt_chars: int) -> Clocks:
         return self.call.timeouts.clocks(self.now, self._deadline, prompt_chars, self._routes_left)
 
     def _beginning(self) -> tuple[Request, Exchange]:
         """Ask for the answer from its beginning."""
-        gate = None
-        if self.call.live:
-            said = Said(self._trunk.channels(), self._trunk.calls()) if self._trunk else Said()
-            gate = Gate(said, strict=self.call.strict)
+        relay = self.call.relay
+        passes = relay is not None and not relay.started  # untouched: there is nothing to compare
+        gate = Gate(self._said, strict=self.call.strict) if self.call.live and not passes else None
         return self._request, self._new_exchange(gate)
 
     def _continuation(self, how: str) -> tuple[Request, Exchange] | None:
@@ -388,6 +400,7 @@ class _Story:
             self.call.limits,
             assembler=assembler,
             splice=splice,
+            relay=self.call.relay,
             on_output=self._stream.progress if self._stream else None,
         )
 
@@ -508,10 +521,8 @@ class _Story:
         if finished.status == "failed":
             return from_error(finished.error) if finished.error else Fault(FaultKind.SERVER)
         partial = assembler.reply("complete")
-        if finished.reason == "content_filter" and not assembler.has_final_answer:
-            return Fault(FaultKind.REFUSED, "a content filter ended the answer", code="content_filter")
-        if partial.refusal and not partial.text:
-            return Fault(FaultKind.REFUSED, one_line(partial.refusal)[:200])
+        if self.call.original is None and (declined := _declined(finished, partial, assembler)):
+            return declined  # who speaks the wire finds it there
         if finished.status == "completed" and assembler.unconfirmed:
             return Fault(
                 FaultKind.GARBLED,
@@ -566,6 +577,9 @@ class _Story:
             return
         if self._trunk is None or gate is not None or exchange.assembler.size() >= self._trunk.size():
             self._trunk = exchange.assembler
+            if self.call.live:
+                relay, trunk = self.call.relay, self._trunk
+                self._said = Said(*(relay.said(trunk) if relay else (trunk.channels(), trunk.calls())))
 
     def _keep(self, exchange: Exchange, partial: Reply) -> None:
         """What an error hands over: the most that arrived; to a live consumer, what was delivered."""
@@ -639,7 +653,7 @@ class _Story:
         name = fault.param.split(".")[0].split("[")[0]
         names = (name, *WIRES[self.route.wire].RENAMED.get(name, ()))
         given = next((name for name in names if name in self._request.params), None)
-        if fault.kind is not FaultKind.PARAMETER or given is None:
+        if fault.kind is not FaultKind.PARAMETER or given is None or self.call.original is not None:
             return False
         if not self.call.policy.recoveries or self.now >= self._deadline:
             return False
@@ -729,6 +743,15 @@ def _status(exchange: Exchange) -> Literal["complete", "incomplete"]:
         return "complete"
     said_whole = finished.reason in (None, "content_filter") and exchange.assembler.has_final_answer
     return "complete" if said_whole else "incomplete"
+
+
+def _declined(finished: Finished, partial: Reply, assembler: Assembler) -> Fault | None:
+    """The fault of an answer that is whole, and a refusal."""
+    if finished.reason == "content_filter" and not assembler.has_final_answer:
+        return Fault(FaultKind.REFUSED, "a content filter ended the answer", code="content_filter")
+    if partial.refusal and not partial.text:
+        return Fault(FaultKind.REFUSED, one_line(partial.refusal)[:200])
+    return None
 
 
 def _partial_status(fault: Fault) -> Literal["refused", "failed", "dropped"]:

@@ -55,6 +55,8 @@ def _flat(error: dict[str, Any], around: dict[str, Any], headers: dict[str, str]
     found = {**(headers or {}), **_strings(around.get("headers")), **_strings(error.get("headers"))}
     if (seconds := integer(error.get("resets_in_seconds"))) is not None:
         found.setdefault("retry-after", str(seconds))
+    if request_id := string(around.get("request_id")):
+        found.setdefault("request-id", request_id[:200])
     return ErrorInfo(
         code=string(details.get("error_code")) or _word(code) or string(error.get("status")),
         message=_text(error.get("message")),

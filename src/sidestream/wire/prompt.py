@@ -1,22 +1,32 @@
 """What a caller asks, in the field's own shapes, and the way between those shapes.
 
-Strategy: callers write chat-style message dicts or Responses items, mixed as they come. `Request` keeps them
-as given; `to_items` and `to_messages` translate for the wire a route speaks, so that a call can move to a
-route with another wire. A tool result never becomes an item with a role (backends answer 400 to
-`role: tool` in a Responses input), and an assistant turn is written in its long form (llama.cpp and Codex
-take no other). Bad shapes are reported by position, before anything is sent.
+Strategy: callers write chat-style message dicts, Responses items or content blocks of the Messages wire, mixed
+as they come. `Request` keeps them as given; `to_items` and `to_messages` (and turns.py for the Messages wire)
+translate for the wire a route speaks, so that a call can move to a route with another wire. A tool result
+never becomes an item with a role (backends answer 400 to `role: tool` in a Responses input), and an assistant
+turn is written in its long form (llama.cpp and Codex take no other). Bad shapes are reported by position,
+before anything is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct, field
 
 from ._json import NotJSON, dumps, loads, mapping, sequence, string
 
-__all__ = ["Request", "check_input", "from_input", "size", "to_items", "to_messages"]
+__all__ = [
+    "Request",
+    "block_role",
+    "check_input",
+    "from_input",
+    "is_block",
+    "size",
+    "to_items",
+    "to_messages",
+]
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
@@ -77,13 +87,82 @@ def size(request: Request) -> int:
     return len(dumps([request.instructions, request.messages, request.tools]))
 
 
+# From content blocks of the Messages wire.
+
+_BLOCKS = frozenset(
+    {"text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result",
+     "container_upload", "fallback"}
+)  # fmt: skip
+_OF_THE_USER = frozenset({"text", "image", "document", "search_result", "tool_result"})
+
+
+def is_block(entry: dict[str, Any]) -> bool:
+    """Whether this is a content block of the Messages wire, to go by its type."""
+    kind = string(entry.get("type"))
+    compaction = kind == "compaction" and "content" in entry
+    return kind in _BLOCKS or compaction or kind.endswith(("_tool_use", "_tool_result"))
+
+
+def block_role(block: dict[str, Any]) -> str:
+    """Who says such a block when it stands alone."""
+    return "user" if block["type"] in _OF_THE_USER else "assistant"
+
+
+def _unblocked(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same conversation without content blocks that only the Messages wire has. Its reasoning is signed
+    for that wire and left out."""
+    for entry in entries:
+        if "role" not in entry and is_block(entry):
+            yield from _as_chat(block_role(entry), [entry])
+        elif entry.get("type") == "reasoning" and "signature" in entry:
+            continue
+        elif any(is_block(part) and part["type"] != "text" for part in map(mapping, _parts(entry))):
+            yield from _as_chat(entry["role"], _parts(entry))
+        else:
+            yield entry
+
+
+def _parts(entry: dict[str, Any]) -> list[Any]:
+    return sequence(entry.get("content")) if "role" in entry else []
+
+
+def _as_chat(role: str, parts: Iterable[object]) -> Iterator[dict[str, Any]]:
+    """A turn of content blocks as chat messages: first the results, which answer what came before."""
+    rest: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    for part in map(mapping, parts):
+        kind = part.get("type")
+        if kind == "tool_result":
+            call_id, output = string(part.get("tool_use_id")), plain_text(part.get("content"))
+            yield {"role": "tool", "tool_call_id": call_id, "content": output}
+        elif kind == "tool_use":
+            arguments = dumps(mapping(part.get("input"))).decode()
+            function = {"name": string(part.get("name")), "arguments": arguments}
+            calls.append({"id": string(part.get("id")), "type": "function", "function": function})
+        elif kind == "image":
+            rest.append({"type": "image_url", "image_url": {"url": _image_url(mapping(part.get("source")))}})
+        elif kind == "text" or not is_block(part):
+            rest.append(part)
+    if role == "assistant" and (rest or calls):
+        said = {"role": role, "content": plain_text(rest) or None}
+        yield {**said, "tool_calls": calls} if calls else said
+    elif rest:
+        yield {"role": role, "content": rest}
+
+
+def _image_url(source: dict[str, Any]) -> str:
+    if source.get("type") == "base64":
+        return f"data:{string(source.get('media_type'))};base64,{string(source.get('data'))}"
+    return string(source.get("url"))
+
+
 # Towards Responses items.
 
 
 def to_items(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same conversation as Responses input items."""
     items: list[dict[str, Any]] = []
-    for message in messages:
+    for message in _unblocked(messages):
         if "role" not in message or message.get("type") == "message":
             items.append(message)
         elif message["role"] in ("tool", "function"):
@@ -144,7 +223,7 @@ def _input_part(part: dict[str, Any]) -> dict[str, Any]:
 def to_messages(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same conversation as chat messages. Reasoning items have no place there and are left out."""
     messages: list[dict[str, Any]] = []
-    for entry in entries:
+    for entry in _unblocked(entries):
         kind = entry.get("type")
         if "role" in entry and kind != "message":
             messages.append(entry)

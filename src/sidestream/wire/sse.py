@@ -64,12 +64,16 @@ class Decoder:
     """Incremental decoder of one body. Not thread-safe; one per HTTP response.
 
     The standard ignores fields it does not know. With `error_field` an `error:` field counts as an event of
-    type "error" with that data: llama.cpp wrote its errors so until late 2025.
+    type "error" with that data: llama.cpp wrote its errors so until late 2025. With `blanks` what has no data
+    (comments, keep-alives) comes as an event without data, for those who pass the bytes on.
     """
 
-    def __init__(self, limits: Limits | None = None, *, error_field: bool = False) -> None:
+    def __init__(
+        self, limits: Limits | None = None, *, error_field: bool = False, blanks: bool = False
+    ) -> None:
         self._limits = limits or Limits()
         self._error_field = error_field
+        self._blanks = blanks
         self._total = 0
         self._bom: bytes | None = b""  # what was seen of a possible BOM; None once decided
         self._by_line = False
@@ -153,6 +157,8 @@ class Decoder:
                 events.append(ServerSentEvent("message", head[6:], block + b"\n\n", self.last_event_id))
             elif block:
                 self._block(block.lstrip(b"\n"), events)
+            elif self._blanks:
+                events.append(ServerSentEvent("message", b"", b"\n\n", self.last_event_id))
         return events
 
     def _block(self, block: bytes, events: list[ServerSentEvent]) -> None:
@@ -248,5 +254,5 @@ class Decoder:
     def _dispatch(self, raw: bytes, events: list[ServerSentEvent]) -> None:
         data, kind = self._data, self._type
         self._data, self._type = [], ""
-        if data:
+        if data or self._blanks:
             events.append(ServerSentEvent(kind or "message", b"\n".join(data), raw, self.last_event_id))

@@ -1,0 +1,433 @@
+"""The transports: httpx's own interface above, an httpx transport below, a call's flow between them.
+
+Strategy: one class per colour holds everything; `transport_over` gives it the base class of the httpx or
+httpx2 that the wrapped transport comes from. A watched POST runs like a call of our own client, over lanes
+through the wrapped transport, with a relay that makes the SDK's bytes. Its response is returned as soon as
+the provider has answered with 2xx; what breaks later is mended inside the body. A final rejection is handed
+on as the provider wrote it, marked so that the SDK does not ask again; other failures are raised as errors
+that are both ours and httpx's.
+
+A call that asks for no stream passes through, and its body is looked at: half a JSON document is a broken
+connection. `hold` carries such calls as streams instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from ..drivers import AsyncRun, Notify, Orders, Run, System
+from ..errors import CallFailed, Cancelled, DeadlineExceeded, SidestreamError, StreamDropped
+from ..recovery.clocks import Timeouts
+from ..recovery.faults import Fault, FaultKind
+from ..recovery.flow import Call
+from ..recovery.policy import Policy
+from ..relay import Relay, relay_for
+from ..reply import Reply
+from ..route import Continuation
+from ..routes.providers import with_facts
+from ..telemetry import Observer
+from ..wire._json import NotJSON, loads
+from ..wire.sse import LimitExceeded, Limits
+from .lanes import AsyncLanes, Lanes
+from .requests import Watched, watched, wire_of
+
+__all__ = ["EXTENSION", "Called", "Settings", "transport_over"]
+
+EXTENSION = "sidestream"  # under this name a response carries its call
+_ENCODED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+# An error of ours and the request it ended -> what the client's user catches while reading a stream.
+Translate = Callable[[SidestreamError, Any], Exception]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the calls of a transport are carried. See `wrap` for the meaning of each."""
+
+    policy: Policy = field(default_factory=Policy)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    continuation: Continuation | None = None
+    hold: bool = False
+    observers: tuple[Observer, ...] = ()
+    notify: Notify | None = None
+    system: System = field(default_factory=System)
+    translate: Translate | None = None
+    translate_first: bool = False  # also before there is a response: the client would else send it again
+
+
+class Called:
+    """A watched call: what has come of it so far."""
+
+    def __init__(self, run: Run | AsyncRun) -> None:
+        self._run = run
+
+    @property
+    def reply(self) -> Reply:
+        """The reply as it stands, with its ledger; its status is "dropped" until it is finished."""
+        run = self._run
+        if run.reply is not None:
+            return run.reply
+        return run.exchange.assembler.reply("dropped") if run.exchange else Reply("dropped")
+
+
+class _Under:
+    """What both colours share."""
+
+    http: ModuleType
+
+    def __init__(self, inner: Any, settings: Settings) -> None:
+        self.inner = inner
+        self.settings = settings
+        self.latest: Called | None = None
+
+    def _watched(self, request: Any, data: bytes) -> Watched | None:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        settings = self.settings
+        found = watched(
+            str(request.url), headers, data, continuation=settings.continuation, hold=settings.hold
+        )
+        return found if found and (found.streams or settings.hold) else None
+
+    def _call(self, found: Watched) -> tuple[Call, Relay]:
+        settings = self.settings
+        relay = relay_for(found.route.wire, found.original.body, live=found.streams)
+        policy = settings.policy
+        if found.retried:  # the client counts as well: two layers of retries add up, they do not multiply
+            policy = replace(policy, tries=1)
+        call = Call(
+            found.request,
+            (with_facts(found.route),),
+            settings.timeouts,
+            policy,
+            live=found.streams,
+            strict=True,
+            original=found.original,
+            relay=relay,
+            limits=settings.limits,
+        )
+        return call, relay
+
+    def _orders(self) -> Orders:
+        return Orders(notify=self.settings.notify, observers=self.settings.observers)
+
+    def _begun(self, run: Run | AsyncRun) -> Called:
+        called = self.latest = Called(run)
+        return called
+
+    def _response(self, opened: Any, stream: Any, called: Called) -> Any:
+        headers = [(n, v) for n, v in opened.headers.raw if n.lower().decode() not in _ENCODED]
+        extensions = {**opened.extensions, EXTENSION: called}
+        return self.http.Response(opened.status_code, headers=headers, stream=stream, extensions=extensions)
+
+    def _whole(self, opened: Any, data: bytes, called: Called) -> Any:
+        """The answer to a call that asked for no stream."""
+        headers = [
+            (n, v) for n, v in opened.headers.raw if n.lower().decode() not in (*_ENCODED, "content-type")
+        ]
+        headers.append((b"content-type", b"application/json"))
+        extensions = {**opened.extensions, EXTENSION: called}
+        return self.http.Response(opened.status_code, headers=headers, content=data, extensions=extensions)
+
+    def _rejection(self, rejected: tuple[Any, bytes], called: Called) -> Any:
+        """The provider's no, as it was said; and asking again has been tried."""
+        response, body = rejected
+        headers = [(n, v) for n, v in response.headers.raw if n.lower().decode() not in _NOT_OF_REJECTION]
+        headers.append((b"x-should-retry", b"false"))
+        extensions = {**response.extensions, EXTENSION: called}
+        stream = self.http.ByteStream(body)
+        return self.http.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
+
+    def raised(self, error: SidestreamError, request: Any, *, reading: bool) -> Exception:
+        """The error as the client's user is to catch it."""
+        translate = self.settings.translate
+        if translate is not None and (reading or self.settings.translate_first):
+            return translate(error, request)
+        return both(self.http, error, request)
+
+    def _torn(self, request: Any, why: str) -> Exception:
+        fault = Fault(FaultKind.DROPPED, why)
+        return both(self.http, StreamDropped(f"{request.url.host}: {fault}", fault=fault), request)
+
+    def _checked(self, response: Any, data: bytes, request: Any) -> Any:
+        """A passed-through answer that is whole, or the error that it is not."""
+        kept = self.http.Response(
+            response.status_code,
+            headers=response.headers.raw,
+            stream=self.http.ByteStream(data),
+            extensions=response.extensions,
+        )
+        if response.headers.get("content-encoding", "identity") == "identity":
+            try:
+                loads(data)
+            except NotJSON as error:
+                raise self._torn(request, f"the body is not whole: {error}") from None
+        return kept
+
+    @staticmethod
+    def _is_checked(request: Any, response: Any) -> bool:
+        kind = response.headers.get("content-type", "")
+        known = wire_of(request.method, str(request.url))
+        return bool(known) and response.status_code == 200 and kind.startswith("application/json")
+
+    def _limited(self, size: int) -> None:
+        if size > self.settings.limits.total:
+            raise LimitExceeded("body", self.settings.limits.total)
+
+
+_NOT_OF_REJECTION = frozenset({"transfer-encoding", "x-should-retry"})
+
+
+class UnderSync(_Under):
+    """A blocking transport."""
+
+    def handle_request(self, request: Any) -> Any:
+        found = self._watched(request, request.read()) if _is_ours(request) else None
+        if found is None:
+            return self._passed(request)
+        call, relay = self._call(found)
+        lanes = Lanes(self.http, self.inner, request)
+        run = Run(call, lanes, self.settings.system, self._orders())
+        called = self._begun(run)
+        events = run.events()
+        try:
+            head = next(events, None)
+        except SidestreamError as error:
+            if lanes.rejected is not None and _is_rejection(error):
+                return self._rejection(lanes.rejected, called)
+            raised = self.raised(error, request, reading=False)
+            raise raised from raised.__cause__
+        if head is None:  # a call without a stream is over
+            return self._whole(lanes.opened, _whole(run, relay), called)
+        stream = _stream_class(self.http, is_async=False)(self, run, events, relay, request)
+        return self._response(lanes.opened, stream, called)
+
+    def _passed(self, request: Any) -> Any:
+        response = self.inner.handle_request(request)
+        if not self._is_checked(request, response):
+            return response
+        held: list[bytes] = []
+        size = 0
+        try:
+            for chunk in response.stream:
+                held.append(chunk)
+                size += len(chunk)
+                self._limited(size)
+        except LimitExceeded as error:
+            raise self._torn(request, str(error)) from None
+        finally:
+            response.close()
+        return self._checked(response, b"".join(held), request)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def __enter__(self) -> Any:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self.inner.__exit__(*why)
+
+
+class SyncStream:
+    """The body of a watched response."""
+
+    def __init__(self, under: _Under, run: Run, events: Any, relay: Relay, request: Any) -> None:
+        self._under = under
+        self._run = run
+        self._events = events
+        self._relay = relay
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._events
+            if rest := _end(self._run, self._relay):
+                yield rest
+        except SidestreamError as error:
+            if words := _last_words(error, self._relay):
+                yield words
+                return
+            raise self._under._raised(error, self._request, reading=True) from error
+        except Cancelled as stopped:
+            raise self._under.http.ReadError(str(stopped), request=self._request) from None
+
+    def close(self) -> None:
+        if self._events.gi_running:  # in another thread: that one closes
+            self._run.stop()
+        else:
+            self._events.close()
+
+
+class UnderAsync(_Under):
+    """A transport for asyncio."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        found = self._watched(request, await request.aread()) if _is_ours(request) else None
+        if found is None:
+            return await self._passed(request)
+        call, relay = self._call(found)
+        lanes = AsyncLanes(self.http, self.inner, request)
+        run = AsyncRun(call, lanes, self.settings.system, self._orders())
+        called = self._begun(run)
+        events = run.events()
+        try:
+            head = await anext(events, None)
+        except SidestreamError as error:
+            if lanes.rejected is not None and _is_rejection(error):
+                return self._rejection(lanes.rejected, called)
+            raised = self.raised(error, request, reading=False)
+            raise raised from raised.__cause__
+        if head is None:  # a call without a stream is over
+            return self._whole(lanes.opened, _whole(run, relay), called)
+        stream = _stream_class(self.http, is_async=True)(self, run, events, relay, request)
+        return self._response(lanes.opened, stream, called)
+
+    async def _passed(self, request: Any) -> Any:
+        response = await self.inner.handle_async_request(request)
+        if not self._is_checked(request, response):
+            return response
+        held: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in response.stream:
+                held.append(chunk)
+                size += len(chunk)
+                self._limited(size)
+        except LimitExceeded as error:
+            raise self._torn(request, str(error)) from None
+        finally:
+            await response.aclose()
+        return self._checked(response, b"".join(held), request)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def __aenter__(self) -> Any:
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *why: object) -> None:
+        await self.inner.__aexit__(*why)
+
+
+class AsyncStream:
+    """The body of a watched response."""
+
+    def __init__(self, under: _Under, run: AsyncRun, events: Any, relay: Relay, request: Any) -> None:
+        self._under = under
+        self._run = run
+        self._events = events
+        self._relay = relay
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for data in self._events:
+                yield data
+            if rest := _end(self._run, self._relay):
+                yield rest
+        except SidestreamError as error:
+            if words := _last_words(error, self._relay):
+                yield words
+                return
+            raise self._under._raised(error, self._request, reading=True) from error
+        except Cancelled as stopped:
+            raise self._under.http.ReadError(str(stopped), request=self._request) from None
+
+    async def aclose(self) -> None:
+        if self._events.ag_running:  # in another task: that one closes
+            self._run.stop()
+        else:
+            await self._events.aclose()
+
+
+# Parts of both.
+
+
+def _is_ours(request: Any) -> bool:
+    if not wire_of(request.method, str(request.url)):
+        return False
+    return "json" in request.headers.get("content-type", "")
+
+
+def _end(run: Run | AsyncRun, relay: Relay) -> bytes:
+    """The end of a stream, once the flow has its reply."""
+    if run.reply is None or run.exchange is None:
+        return b""
+    return relay.end(run.reply, run.exchange.assembler)
+
+
+def _whole(run: Run | AsyncRun, relay: Relay) -> bytes:
+    if run.reply is None or run.exchange is None:
+        raise RuntimeError("a call ends with a reply or an error")
+    return relay.whole(run.reply, run.exchange.assembler)
+
+
+def _is_rejection(error: SidestreamError) -> bool:
+    """Whether the call ended because the provider said no in an HTTP answer."""
+    return isinstance(error, CallFailed) and error.fault.status is not None
+
+
+def _last_words(error: SidestreamError, relay: Relay) -> bytes:
+    """What the provider itself said in the stream of why it failed: its client knows how to read that."""
+    own = isinstance(error, CallFailed) and not isinstance(error, (StreamDropped, DeadlineExceeded))
+    return relay.last_words() if own else b""
+
+
+# Classes that depend on which httpx it is.
+
+
+def http_of(thing: object) -> ModuleType | None:
+    """httpx or httpx2, whichever the class of `thing` comes from."""
+    for kind in type(thing).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in ("httpx2", "httpx"):
+            return sys.modules[name]
+    return None
+
+
+@cache
+def _class_over(http: ModuleType, *, is_async: bool) -> type[Any]:
+    base = http.AsyncBaseTransport if is_async else http.BaseTransport
+    kind = UnderAsync if is_async else UnderSync
+    return type("AsyncTransport" if is_async else "Transport", (kind, base), {"http": http})
+
+
+def transport_over(inner: Any, settings: Settings, *, is_async: bool) -> Any:
+    """A transport that watches the calls which go through `inner`."""
+    http = http_of(inner)
+    if http is None:
+        raise TypeError(f"{type(inner).__name__} is no transport of httpx or httpx2")
+    return _class_over(http, is_async=is_async)(inner, settings)
+
+
+@cache
+def _stream_class(http: ModuleType, *, is_async: bool) -> type[Any]:
+    kind, base = (AsyncStream, http.AsyncByteStream) if is_async else (SyncStream, http.SyncByteStream)
+    return type(kind.__name__, (kind, base), {})
+
+
+@cache
+def _both(http: ModuleType, kind: Any, base: str) -> Any:
+    names = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+    return type(kind.__name__, (kind, getattr(http, base)), names)
+
+
+def both(http: ModuleType, error: SidestreamError, request: Any) -> Exception:
+    """The same error, which also is the httpx error of its kind: clients of httpx catch it as that."""
+    base = "ReadTimeout" if isinstance(error, DeadlineExceeded) else "ReadError"
+    if isinstance(error, CallFailed) and error.fault.kind is FaultKind.CONNECT:
+        base = "ConnectError"
+    own: Any = type(error)
+    kind = _both(http, own, base)
+    again = kind.__new__(kind, *error.args)
+    again.__dict__.update(error.__dict__)
+    again._request = request  # what httpx's own errors carry
+    result: Exception = again
+    return result
