@@ -253,7 +253,7 @@ class SyncStream:
             if words := _last_words(error, self._relay):
                 yield words
                 return
-            raise self._under._raised(error, self._request, reading=True) from error
+            raise self._under.raised(error, self._request, reading=True) from error
         except Cancelled as stopped:
             raise self._under.http.ReadError(str(stopped), request=self._request) from None
 
@@ -336,7 +336,7 @@ class AsyncStream:
             if words := _last_words(error, self._relay):
                 yield words
                 return
-            raise self._under._raised(error, self._request, reading=True) from error
+            raise self._under.raised(error, self._request, reading=True) from error
         except Cancelled as stopped:
             raise self._under.http.ReadError(str(stopped), request=self._request) from None
 
