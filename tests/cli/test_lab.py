@@ -85,9 +85,10 @@ def test_always_repeats_the_last_fault() -> None:
     assert whole == [True, False, False, False]
 
 
-def test_both_wires_are_served() -> None:
-    """The text comes on either wire."""
+def test_every_wire_is_served() -> None:
+    """The text comes on every wire."""
     with served("--text", "hello there") as lab:
+        assert b"message_stop" in post(lab.url, "/messages")
         assert b"response.completed" in post(lab.url, "/responses")
         assert b"[DONE]" in post(lab.url)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
 
 
 @dataclass(frozen=True)

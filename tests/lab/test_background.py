@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from raw_client import CHAT, RESPONSES, Heard, ask, request
+from raw_client import CHAT, MESSAGES, RESPONSES, Heard, ask, request
 
 from sidestream.errors import UsageError
 from sidestream.lab import Background, Continuing, Fault, Lab, Plan, Script, script
@@ -72,14 +72,14 @@ def test_a_background_stream_is_queued_and_numbered(lab: Callable[..., Lab]) -> 
     assert {(r["id"], r["background"]) for r in shown} == {("resp_lab_0", True)}
 
 
-@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
 @pytest.mark.parametrize("fields", [{}, {"background": False}])
 def test_without_background_it_is_a_plain_stream(
     lab: Callable[..., Lab], path: str, fields: dict[str, Any]
 ) -> None:
     """Other requests get the plain answer on their wire, and nothing is kept of it."""
     running = lab(Background(TEXT))
-    answer = ask(running, request(path, json.dumps(fields).encode()))
+    answer = ask(running, request(path, json.dumps(fields | {"stream": True}).encode()))
     assert "数据" in b"".join(answer.chunks[0]).decode()
     assert b"response.queued" not in answer.body
     assert problem(resume(running, 0, "resp_lab")) == (404, "Response with id 'resp_lab' not found.")

@@ -1,4 +1,4 @@
-"""A model that goes on with a partial answer: every form, every manner, both wires, through real sockets."""
+"""A model that goes on with a partial answer: every form, every manner, every wire, through real sockets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_client import CHAT, RESPONSES, Heard, ask, request
+from raw_client import CHAT, MESSAGES, RESPONSES, Heard, ask, request
 
 from sidestream.errors import UsageError
 from sidestream.lab import Continuing, Fault, Lab, Plan
@@ -35,12 +35,15 @@ def assistant(path: str, text: str) -> dict[str, Any]:
     """An assistant turn as each wire writes it."""
     if path == CHAT:
         return {"role": "assistant", "content": text}
+    if path == MESSAGES:
+        return {"role": "assistant", "content": [{"type": "text", "text": text}] if text else ""}
     parts = [{"type": "output_text", "text": text, "annotations": []}]
     return {"type": "message", "role": "assistant", "status": "completed", "content": parts}
 
 
 def body(path: str, turns: list[dict[str, Any]], **fields: Any) -> bytes:
-    return json.dumps({"messages" if path == CHAT else "input": turns, "stream": True, **fields}).encode()
+    name = "input" if path == RESPONSES else "messages"
+    return json.dumps({name: turns, "stream": True, **fields}).encode()
 
 
 def prefill(path: str, form: str, partial: str, **fields: Any) -> bytes:
@@ -50,7 +53,8 @@ def prefill(path: str, form: str, partial: str, **fields: Any) -> bytes:
 
 def anchored(path: str, partial: str, anchor: str, tag: str = "last_words", **fields: Any) -> bytes:
     quoting = f"You were cut off. Repeat these words, then go on:\n<{tag}>{anchor}</{tag}>\nTools stay."
-    content = quoting if path == CHAT else [{"type": "input_text", "text": quoting}]
+    kind = "input_text" if path == RESPONSES else "text"
+    content = quoting if path == CHAT else [{"type": kind, "text": quoting}]
     return body(path, [QUESTION, assistant(path, partial), {"role": "user", "content": content}], **fields)
 
 
@@ -60,20 +64,25 @@ def events(answer: Heard) -> list[Any]:
 
 
 def deltas(answer: Heard) -> list[str]:
-    """The text deltas of a stream of either wire."""
+    """The text deltas of a stream of any wire."""
     found: list[str] = []
     for event in events(answer):
         if event == "[DONE]":
             continue
         if event.get("type") == "response.output_text.delta":
             found.append(event["delta"])
+        if event.get("type") == "content_block_delta":
+            found.append(event["delta"]["text"])
         found += [c["delta"]["content"] for c in event.get("choices", ()) if c["delta"].get("content")]
     return found
 
 
 def usage(answer: Heard) -> tuple[int, int]:
-    """Tokens of prompt and output, from either wire."""
-    last = [event for event in events(answer) if event != "[DONE]"][-1]
+    """Tokens of prompt and output, from any wire."""
+    told = [event for event in events(answer) if event != "[DONE]"]
+    if told[0].get("type") == "message_start":
+        return told[0]["message"]["usage"]["input_tokens"], told[-2]["usage"]["output_tokens"]
+    last = told[-1]
     counts = last.get("usage") or last["response"]["usage"]
     names = (
         ("prompt_tokens", "completion_tokens")
@@ -88,7 +97,7 @@ def problem(answer: Heard) -> str:
     return str(json.loads(answer.body)["error"]["message"])
 
 
-wires = pytest.mark.parametrize("path", [CHAT, RESPONSES])
+wires = pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
 
 
 @wires
@@ -106,7 +115,10 @@ def test_a_body_that_is_not_json_is_a_question(lab: Callable[..., Lab], path: st
     """A request nobody can read gets the text, as from any other script."""
     running = lab(Continuing(TEXT))
     assert "".join(deltas(ask(running, request(path, b"not json")))) == TEXT
-    assert "".join(deltas(ask(running, request(path, b'{"input": "Hi", "messages": "Hi"}')))) == TEXT
+    assert (
+        "".join(deltas(ask(running, request(path, b'{"input": "Hi", "messages": "Hi", "stream": true}'))))
+        == TEXT
+    )
 
 
 @wires
@@ -116,7 +128,8 @@ def test_every_form_of_prefill_goes_on_after_the_partial(
 ) -> None:
     """The reply is the rest of the text, whitespace included; the echoed form repeats the partial first."""
     running = lab(Continuing(TEXT, accepts=(form,)))
-    for partial in ("", "V", "Vi så", "Vi så 数据 🙂", TEXT.rstrip(), TEXT):
+    whole = TEXT.rstrip() if path == MESSAGES else TEXT
+    for partial in ("", "V", "Vi så", "Vi så 数据 🙂", TEXT.rstrip(), whole):
         said = "".join(deltas(ask(running, request(path, prefill(path, form, partial)))))
         assert said == (TEXT if form == "prefix_echoed" else TEXT[len(partial) :])
 
@@ -154,6 +167,30 @@ def test_the_refusals_are_those_of_the_field() -> None:
         "anthropic_short": "Prefilling assistant messages is not supported for this model.",
         "llamacpp": "Assistant response prefill is incompatible with enable_thinking.",
     }
+
+
+@pytest.mark.parametrize("partial", ["Vi så ", "Vi så\n"])
+@pytest.mark.parametrize("accepts", [("trailing",), ("anchor",)])
+def test_a_prefill_of_messages_ends_in_no_whitespace(
+    lab: Callable[..., Lab], accepts: tuple[Form, ...], partial: str
+) -> None:
+    """Anthropic refuses whitespace at the end of the last turn if it is the assistant's, and only there."""
+    running = lab(Continuing(TEXT, accepts=accepts, refusal=None))
+    refused = ask(running, request(MESSAGES, prefill(MESSAGES, "trailing", partial)))
+    assert problem(refused) == "messages: final assistant content cannot end with trailing whitespace"
+    history = [QUESTION, assistant(MESSAGES, partial), QUESTION]
+    assert "".join(deltas(ask(running, request(MESSAGES, body(MESSAGES, history))))) == TEXT
+
+
+@pytest.mark.parametrize("asked", [prefill(MESSAGES, "trailing", "Nei"), prefill(MESSAGES, "partial", "Vi")])
+def test_refusals_on_messages_are_worded_as_anthropic_words_them(
+    lab: Callable[..., Lab], asked: bytes
+) -> None:
+    """Every 400 on this wire has the error body and the request id that its SDK reads."""
+    answer = ask(lab(Continuing(TEXT, accepts=("trailing",))), request(MESSAGES, asked))
+    told = json.loads(answer.body)
+    assert (answer.status, told["type"], told["error"]["type"]) == (400, "error", "invalid_request_error")
+    assert told["request_id"] == answer.header("request-id") == "req_lab"
 
 
 @wires
@@ -329,6 +366,14 @@ def test_a_limit_ends_a_response(lab: Callable[..., Lab]) -> None:
     assert events(whole)[-1]["type"] == "response.completed"
 
 
+def test_a_limit_ends_a_message(lab: Callable[..., Lab]) -> None:
+    """With `limited` a longer message stops at "max_tokens", a shorter one ends its turn."""
+    running = lab(Continuing("one two three", limited=True))
+    cut, whole = (ask(running, request(MESSAGES, body(MESSAGES, [QUESTION], max_tokens=n))) for n in (2, 3))
+    assert (deltas(cut), deltas(whole)) == (["one", " two"], ["one", " two", " three"])
+    assert [events(heard)[-2]["delta"]["stop_reason"] for heard in (cut, whole)] == ["max_tokens", "end_turn"]
+
+
 @wires
 def test_limits_are_ignored_unless_told(lab: Callable[..., Lab], path: str) -> None:
     """Without `limited` the whole text comes, whatever the limit."""
@@ -345,6 +390,9 @@ def test_without_a_stream_it_is_one_object(lab: Callable[..., Lab], path: str) -
     if path == CHAT:
         assert whole["choices"][0]["message"]["content"] == " two"
         assert (whole["choices"][0]["finish_reason"], whole["usage"]["completion_tokens"]) == ("length", 1)
+    elif path == MESSAGES:
+        assert whole["content"][0]["text"] == " two"
+        assert (whole["stop_reason"], whole["usage"]["output_tokens"]) == ("max_tokens", 1)
     else:
         assert whole["output"][0]["content"][0]["text"] == " two"
         assert (whole["status"], whole["usage"]["output_tokens"]) == ("incomplete", 1)
@@ -355,9 +403,9 @@ def test_every_attempt_has_an_id_of_its_own(lab: Callable[..., Lab], path: str) 
     """Two answers are two responses, as with a real provider; the model's name is as given."""
     running = lab(Continuing("one", model="m-2"))
     first, second = (events(ask(running, request(path, body(path, [QUESTION]))))[0] for _ in range(2))
-    ids = [event.get("id") or event["response"]["id"] for event in (first, second)]
-    assert len(set(ids)) == 2
-    assert "m-2" in (first.get("model"), first.get("response", {}).get("model"))
+    told = [event.get("message") or event.get("response") or event for event in (first, second)]
+    assert len({answer["id"] for answer in told}) == 2
+    assert {answer["model"] for answer in told} == {"m-2"}
 
 
 def test_pace_is_the_time_between_events() -> None:
@@ -374,6 +422,7 @@ def test_an_answer_cut_twice_is_continued_to_its_end(lab: Callable[..., Lab], pa
     said = "".join(deltas(ask(running, request(path, body(path, [QUESTION])))))
     anchor = said[-4:]
     said += "".join(deltas(ask(running, request(path, anchored(path, said, anchor))))).removeprefix(anchor)
+    said = said.rstrip()
     said += "".join(deltas(ask(running, request(path, prefill(path, "trailing", said)))))
     assert said == TEXT
     assert [r.events_sent for r in running.requests[:2]] == [15, 15]

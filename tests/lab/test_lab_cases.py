@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from raw_client import CHAT, RESPONSES, ask, request
+from raw_client import CHAT, MESSAGES, RESPONSES, ask, request
 
 from sidestream.lab import Limits, cases
 
@@ -21,7 +21,7 @@ def test_every_case_plays(lab: Callable[..., Lab], case: Case) -> None:
     """Each case answers its wire, on the first attempt and the next; the lab ends what never ends."""
     answers = case.answers.sent(pace=0) if case.name == "long" else case.answers  # type: ignore[union-attr]
     running = lab(answers, plan=case.plan, limits=Limits(stall=0.05))
-    path = CHAT if case.wire == "chat" else RESPONSES
+    path = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}[case.wire]
     for n in range(2):
         ask(running, request(path, b'{"stream":true,"temperature":1}'))
         assert running.wait_closed(n).ended_by == "server"
@@ -32,5 +32,5 @@ def test_every_case_plays(lab: Callable[..., Lab], case: Case) -> None:
 def test_names_say_where_they_belong() -> None:
     """Every case has a unique name, a wire, and words for what happens and what is expected."""
     assert all(case.name == name and case.what and case.expect for name, case in cases.CASES.items())
-    assert {case.wire for case in cases.CASES.values()} == {"responses", "chat"}
+    assert {case.wire for case in cases.CASES.values()} == {"responses", "chat", "messages"}
     assert len(cases.CASES) == len(cases._ROWS)

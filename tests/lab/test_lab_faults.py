@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
-from raw_client import CHAT, Heard, ask, connect, listen, read_until, request
+from raw_client import CHAT, MESSAGES, RESPONSES, Heard, ask, connect, listen, read_until, request
 
 from sidestream.errors import UsageError
 from sidestream.lab import Fault, Lab, Limits, Plan, Script, script
@@ -160,6 +160,26 @@ def test_k7_sends_keepalives_and_no_progress(
     record = running.wait_closed(0)
     assert (record.events_sent, record.ended_by) == (2, "client")
     assert record.bytes_sent > sum(map(len, EVENTS[:2]))
+
+
+@pytest.mark.parametrize(
+    ("path", "keepalive", "error"),
+    [
+        (RESPONSES, b": keep-alive\n\n", b"server_is_overloaded"),
+        (CHAT, b": keep-alive\n\n", b"server_error"),
+        (MESSAGES, b'event: ping\ndata: {"type":"ping"}\n\n', b"overloaded_error"),
+    ],
+)
+def test_k7_and_k10_speak_the_wire_that_is_asked(
+    lab: Callable[..., Lab], path: str, keepalive: bytes, error: bytes
+) -> None:
+    """Where no form is named, keep-alives and errors are those of the wire, after an error, too."""
+    kept, failed = Fault.keepalive(after_event=0), Fault.error_event(after_event=0, then="pings")
+    running = lab(script.say("Hi"), plan=Plan([kept, failed]), limits=Limits(stall=0.06))
+    assert set(ask(running, request(path)).chunks[0]) == {keepalive}
+    first, *rest = ask(running, request(path)).chunks[0]
+    assert error in first
+    assert set(rest) == {keepalive}
 
 
 def test_k7_for_a_while_only_delays(lab: Callable[..., Lab]) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from sidestream.lab import Fault, Script, script
 from sidestream.lab.rewrite import markers_of, rewriters, rewritten
-from sidestream.lab.sse import decode, split_events
+from sidestream.lab.sse import decode, encode, split_events
 
 RESPONSES = script.responses_text("one two")
 CHAT = script.chat_text("one two")
+MESSAGES = script.messages_text("one two")
 
 
 def play(stream: Script, *faults: Fault) -> list[bytes]:
@@ -21,7 +22,7 @@ def play(stream: Script, *faults: Fault) -> list[bytes]:
     return [out for event in stream.events for out in rewritten(event, chain)]
 
 
-@pytest.mark.parametrize("stream", [RESPONSES, CHAT])
+@pytest.mark.parametrize("stream", [RESPONSES, CHAT, MESSAGES])
 def test_dropping_terminal_markers_drops_nothing_else(stream: Script) -> None:
     """K19 leaves out every terminal marker of the wire and keeps all other bytes."""
     kept = play(stream, Fault.drop_terminal())
@@ -34,7 +35,15 @@ def test_a_single_marker_can_be_dropped() -> None:
     assert play(CHAT, Fault.drop_terminal("done")) == list(CHAT.events[:-1])
 
 
-@pytest.mark.parametrize("stream", [RESPONSES, CHAT])
+@pytest.mark.parametrize("marker", ["finish", "done"])
+def test_a_message_ends_with_two_markers(marker: str) -> None:
+    """K19 can leave out the stop reason of a message or its `message_stop`, and keep the other."""
+    kept = play(MESSAGES, Fault.drop_terminal(marker))  # type: ignore[arg-type]
+    left = b"message_stop" if marker == "finish" else b"message_delta"
+    assert [left in event for event in kept] == [False] * (len(kept) - 1) + [True]
+
+
+@pytest.mark.parametrize("stream", [RESPONSES, CHAT, MESSAGES])
 def test_terminal_markers_can_come_twice(stream: Script) -> None:
     """K20 sends each terminal marker twice in a row."""
     out = play(stream, Fault.repeat_terminal())
@@ -71,3 +80,10 @@ def test_the_huge_event_is_one_more_event_of_the_asked_size() -> None:
     assert 10_000 < len(out[2]) < 10_200
     assert decode(out[2])["type"] == "lab.padding"
     assert [*out[:2], *out[3:]] == list(CHAT.events)
+
+
+def test_tokens_alone_are_a_usage_marker() -> None:
+    """A `message_delta` without a reason to stop carries the usage marker, whatever its delta looks like."""
+    early = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 1}}
+    assert markers_of(encode(early)) == markers_of(encode(early | {"delta": None})) == {"usage"}
+    assert markers_of(encode({"type": ["message_stop"]})) == set()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_client import CHAT, MESSAGES, RESPONSES
 
 from sidestream.errors import UsageError
 from sidestream.lab import Script, script
@@ -183,15 +184,56 @@ def asked(path: str, body: bytes) -> Request:
     return Request(0, 0, 0, "POST", path, (), body, 0.0)
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+KINDS = {RESPONSES: "response", CHAT: "chat.completion", MESSAGES: "message"}
+
+
+@pytest.mark.parametrize("path", KINDS)
 def test_say_answers_on_the_wire_it_is_asked_on(path: str) -> None:
-    """`say` streams on either wire, and answers with one JSON object where no stream is wanted."""
+    """`say` streams on every wire, and answers with one JSON object where no stream is wanted."""
     answer = script.say("Hello you")
-    whole = msgspec.json.decode(answer(asked(path, b'{"stream":false}')).body)
-    assert answer(asked(path, b"{}")).content_type == "text/event-stream"
-    assert answer(asked(path, b"not json")).content_type == "text/event-stream"
-    assert "Hello you" in str(whole)
-    assert whole["object"] in ("response", "chat.completion")
+    for stream in (b'{"stream":true}', b"{}", b"not json"):
+        assert answer(asked(path, stream)).content_type == "text/event-stream"
+    for whole in (b'{"stream":false}', b'{"model":"m"}'):
+        told = msgspec.json.decode(answer(asked(path, whole)).body)
+        assert "Hello you" in str(told)
+        assert told.get("object", told.get("type")) == KINDS[path]
+
+
+def test_a_whole_chat_has_its_calls_refusal_and_reasoning() -> None:
+    """Everything that the deltas of a Chat stream say is in the one object, choice by choice."""
+    called = whole(script.chat_call("get", '{"a":1}', tokens=3), CHAT)["choices"][0]
+    function = {"name": "get", "arguments": '{"a":1}'}
+    assert called["message"]["tool_calls"] == [{"id": "call_lab_0", "type": "function", "function": function}]
+    assert (called["message"]["content"], called["finish_reason"]) == (None, "tool_calls")
+    spoken = script.chat(
+        {"reasoning_content": "H"}, {"reasoning_content": "m"}, {"refusal": "No."}, usage=False
+    )
+    message = whole(spoken, CHAT)["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "", "reasoning_content": "Hm", "refusal": "No."}
+    assert "usage" not in whole(spoken, CHAT)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        script.responses_text("Hi").take(-1),
+        script.chat_text("Hi", finish=None),
+        script.messages_text("Hi", stop_reason=None),
+        script.messages(script.call("f", '{"a"')),
+        script.from_sse(b"data: [DONE]\n\n"),
+        script.from_sse(b'data: {"object":"chat.completion.chunk","choices":[1]}\n\n'),
+        script.from_sse(b'event: a\ndata: {"type":"message_start","message":{}}\n\n'),
+        script.error(503, "busy"),
+        script.json({"a": 1}),
+    ],
+)
+def test_what_has_no_end_is_never_made_whole(stream: Script) -> None:
+    """A stream without its end is sent as it is, and so is what was no stream before."""
+    assert script.as_asked(stream, asked(CHAT, b'{"stream":false}')) is stream
+
+
+def whole(stream: Script, path: str) -> Any:
+    return msgspec.json.decode(script.as_asked(stream, asked(path, b'{"stream":false}')).body)
 
 
 def test_words_are_the_same_every_time_and_countable() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from raw_client import CHAT, RESPONSES, Heard, ask, connect, listen, read_until, request
+from raw_client import CHAT, MESSAGES, RESPONSES, Heard, ask, connect, listen, read_until, request
 
 import sidestream.lab
 from sidestream.errors import UsageError
@@ -49,9 +49,10 @@ def test_an_answer_can_be_chosen_by_the_request(lab: Callable[..., Lab]) -> None
     assert answer == {"wire": "chat", "body": 2, "attempt": 1}
 
 
-def test_without_answers_the_lab_greets_on_either_wire(lab: Callable[..., Lab]) -> None:
+def test_without_answers_the_lab_greets_on_every_wire(lab: Callable[..., Lab]) -> None:
     """`Lab()` alone is a working server."""
     running = lab()
+    assert b"message_stop" in ask(running, request(MESSAGES)).body
     assert b"response.completed" in ask(running).body
     assert b"[DONE]" in ask(running, request(CHAT)).body
 
@@ -63,6 +64,33 @@ def test_the_model_list_is_no_attempt(lab: Callable[..., Lab]) -> None:
     assert [entry["id"] for entry in listed["data"]] == ["a", "b"]
     assert ask(running).status == 0
     assert [(r.attempt, r.fault) for r in running.requests] == [(-1, ""), (0, "close")]
+
+
+def test_the_model_list_is_that_of_who_asks(lab: Callable[..., Lab]) -> None:
+    """A client that names a version of Anthropic's API gets a list in its shape, be it empty."""
+    asked = request("/v1/models", b"", "anthropic-version: 2023-06-01", method="GET")
+    listed = msgspec.json.decode(ask(lab(models=("a", "b")), asked).body)
+    assert [(entry["type"], entry["id"]) for entry in listed["data"]] == [("model", "a"), ("model", "b")]
+    assert (listed["first_id"], listed["last_id"], listed["has_more"]) == ("a", "b", False)
+    assert msgspec.json.decode(ask(lab(models=()), asked).body)["data"] == []
+
+
+def test_counting_tokens_is_no_attempt(lab: Callable[..., Lab]) -> None:
+    """A client that counts a prompt's tokens first gets a number and shifts neither plan nor answers."""
+    running = lab(STREAM, plan=Plan([Fault.close()]))
+    answer = ask(running, request(MESSAGES + "/count_tokens?beta=true", b'{"messages":[]}'))
+    assert msgspec.json.decode(answer.body)["input_tokens"] > 0
+    assert ask(running, request(MESSAGES)).status == 0
+    assert [r.attempt for r in running.requests] == [-1, 0]
+
+
+@pytest.mark.parametrize("asked", [b'{"stream":false}', b'{"input":"Hi"}'])
+def test_without_a_stream_a_script_is_one_object(lab: Callable[..., Lab], asked: bytes) -> None:
+    """A fixed stream answers a request that wants none as JSON; a function's answer goes out as it is."""
+    whole = ask(lab([STREAM]), request(body=asked))
+    assert whole.header("content-type") == "application/json"
+    assert msgspec.json.decode(whole.body)["status"] == "completed"
+    assert ask(lab(lambda _: STREAM), request(body=asked)).header("content-type") == "text/event-stream"
 
 
 def test_an_unknown_path_is_404(lab: Callable[..., Lab]) -> None:
