@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .reply import Attempt, Reply, ToolCall, Usage
     from .route import Prices, Route, Secret
     from .tasks.compression import Budget, Compaction, acompress, compress
+    from .transport import last_call, wrap
     from .wire.events import (
         CommentaryDelta,
         ReasoningDelta,

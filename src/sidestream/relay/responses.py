@@ -33,6 +33,7 @@ class _Out:
     number: int
     id: str
     kind: str
+    item: dict[str, Any]  # as it was announced
     phase: str = ""
     parts: dict[int, str] = field(default_factory=dict)  # content index -> its type, once announced
     told: set[int] = field(default_factory=set)  # parts whose end was told
@@ -70,6 +71,7 @@ class ResponsesRelay(Relay):
                 len(self._outs) if number is None else number,
                 item_id,
                 string(started.item.get("type")),
+                started.item,
                 string(started.item.get("phase")),
             )
             self._outs.append(out)
@@ -156,7 +158,7 @@ class ResponsesRelay(Relay):
         taken = {out.id for out in self._outs}
         if not item_id or item_id in taken:
             item_id = f"{_PREFIX.get(kind, 'item')}_{string(self._shown().get('id'))}_{number}"
-        out = _Out(number, item_id, kind, phase)
+        out = _Out(number, item_id, kind, {}, phase)
         self._outs.append(out)
         return out
 
@@ -224,6 +226,17 @@ class ResponsesRelay(Relay):
             )
         return b"".join(frames)
 
+    def _give_up(self) -> bytes:
+        """Tell the end of what was announced and is no part of the answer: clients wait for it."""
+        frames: list[bytes] = []
+        for out in self._outs:
+            if not out.done:
+                out.done = True
+                item = {**out.item, "id": out.id, "status": "incomplete"}
+                body = {"output_index": out.number, "item": item}
+                frames.append(self._frame("response.output_item.done", body))
+        return b"".join(frames)
+
     def _delivered(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
         """An item of the answer under the id the consumer knows."""
         out = self._places.get(index)
@@ -238,7 +251,7 @@ class ResponsesRelay(Relay):
     # The end.
 
     def close(self, reply: Reply, assembler: Assembler) -> bytes:
-        items = self._finished(assembler) + self._close_messages(assembler)
+        items = self._finished(assembler) + self._close_messages(assembler) + self._give_up()
         response = self._final(reply, assembler)
         return items + self._frame(f"response.{response['status']}", {"response": response})
 
