@@ -16,7 +16,7 @@ from sidestream.recovery.exchange import Exchange
 from sidestream.recovery.faults import from_exception
 from sidestream.recovery.flow import Broke, Call, Ended, Outcome
 from sidestream.route import Route
-from sidestream.wire import chat, responses
+from sidestream.wire import chat, messages, responses
 from sidestream.wire._json import NotJSON
 from sidestream.wire.coding import BadCoding
 from sidestream.wire.events import StreamEvent
@@ -24,7 +24,7 @@ from sidestream.wire.prompt import Request
 from sidestream.wire.sse import LimitExceeded
 
 CORPUS = Path(__file__).parent / "corpus"
-WIRES = {"chat": chat, "responses": responses}
+WIRES = {"chat": chat, "responses": responses, "messages": messages}
 FAILURES = (NotJSON, BadCoding, LimitExceeded)
 
 

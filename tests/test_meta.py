@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("drivers", "client", "otel", "transport"),
     ("tasks",),
+    ("gateway",),
     ("lab", "local"),
     ("cli",),
 )
@@ -37,7 +38,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # The one door upwards: a client offers the task that is built on it.
 DOORS = {("client", "tasks")}
 # Rooms that no other room of the library imports, with who may.
-APART: dict[str, set[str]] = {"lab": {"cli"}, "local": {"cli"}, "otel": set()}
+APART: dict[str, set[str]] = {"lab": {"cli"}, "local": {"cli"}, "otel": set(), "gateway": {"cli"}}
 
 PURE = ("wire", "relay", "recovery", "assembler", "reply", "route")
 WORLD = frozenset(

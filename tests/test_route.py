@@ -79,6 +79,32 @@ def test_a_secret_shows_itself_nowhere() -> None:
             give(secret)
 
 
+def test_the_messages_wire_has_headers_of_its_own() -> None:
+    """The key goes as `x-api-key` and never as a Bearer token too; what the caller gives wins, in any case."""
+    route = Route("https://host/v1", "m", "messages", Secret("canary-credential"))
+    headers = route.request_headers()
+    assert (headers["x-api-key"], headers["anthropic-version"]) == ("canary-credential", "2023-06-01")
+    assert "Authorization" not in headers
+    assert route.target == "/v1/messages"
+    assert route.without_credentials("bad key canary-credential") == "bad key ***"
+    given = {"X-Api-Key": "mine", "Anthropic-Version": "2026-10-21"}
+    headers = Route("https://host/v1", "m", "messages", Secret("k"), headers=given).request_headers()
+    assert {
+        name: value for name, value in headers.items() if name.lower() in ("x-api-key", "anthropic-version")
+    } == given
+    assert not {"x-api-key", "Authorization"} & set(
+        Route("https://host/v1", "m", "messages").request_headers()
+    )
+
+
+def test_a_header_of_the_callers_is_sent_once() -> None:
+    """Names of headers are the same in any case."""
+    headers = Route(
+        "https://host/v1", "m", api_key=Secret("k"), headers={"authorization": "mine"}
+    ).request_headers()
+    assert [value for name, value in headers.items() if name.lower() == "authorization"] == ["mine"]
+
+
 def test_the_request_carries_host_and_key() -> None:
     """The Host header names the port unless it is the usual one, and the key goes as a Bearer token."""
     headers = Route("https://host:8443/v1", "m", api_key=Secret("k")).request_headers()

@@ -497,6 +497,10 @@ class Assembler:
         """The items that are done, with their numbers."""
         return [(index, slot.item) for index, slot in self._slots.items() if slot.done]
 
+    def numbered(self) -> list[tuple[int, str]]:
+        """Every item that has begun: its number and type, in their order."""
+        return [(index, slot.kind) for index, slot in self._slots.items()]
+
     def item(self, index: int) -> dict[str, Any]:
         """What was said of an item when it was announced, or when it was done."""
         slot = self._slots.get(index)

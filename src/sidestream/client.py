@@ -67,7 +67,7 @@ class _Settings:
             base_url: endpoint, for example "https://api.openai.com/v1". Default: the environment.
             api_key: credential for `base_url`. Default: the environment's, if it belongs to that endpoint.
             model: model name. Default: SIDESTREAM_MODEL or OPENAI_MODEL.
-            wire: "responses" or "chat". Default: by the endpoint.
+            wire: "responses", "chat" or "messages". Default: by the endpoint.
             continuation: how a broken answer is continued there. Default: by the provider table.
             routes: the routes to use, in order, instead of all of the above.
             timeout: total seconds of a call, or `Timeouts`.

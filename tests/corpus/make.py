@@ -1,8 +1,8 @@
 """Recorded-style streams as data, and what a correct client must make of each of them.
 
 Every case is written here as a short transcript; `build()` turns it into exact bytes (`*.sse`) and the
-verdict next to them (`*.json`). `responses/` and `chat/` hold streams that end as the wire says they should;
-`broken/` holds streams that must never be called complete.
+verdict next to them (`*.json`). `responses/`, `chat/` and `messages/` hold streams that end as the wire says
+they should; `broken/` holds streams that must never be called complete.
 
 The texts in a verdict are written by hand, so that no assembler checks itself. The offsets are computed, from
 the list of frames: `end` (the wire has said that the answer is over), `usage_end` (the usage is known) and
@@ -814,6 +814,267 @@ def odd_framing() -> Case:
     return Case("odd-framing", about, frames, reply("Still SSE.", plain.answer, usage=(5, 3)))
 
 
+# ---------------------------------------------------------------------------------------------- Messages
+
+
+class Messages:
+    """Writes a Messages stream: one method per thing that happens. Blocks are numbered as they begin."""
+
+    def __init__(self, tag: str, *, model: str = "claude-sonnet-4-5", **style: Any) -> None:
+        self.answer = f"msg_01{tag}", model
+        self.named: bool = style.get("named", True)
+        self.eol: str = style.get("eol", "\n")
+        self.frames: list[Frame] = []
+        self.at = -1
+
+    def say(self, kind: str, **fields: Any) -> Self:
+        says: JSON = {"type": kind} | fields
+        self.frames.append(frame(says, event=kind if self.named else "", eol=self.eol))
+        return self
+
+    def raw(self, text: str) -> Self:
+        self.frames.append(quiet(text))
+        return self
+
+    def ping(self) -> Self:
+        return self.say("ping")
+
+    def start(self, read: int = 0, **usage: Any) -> Self:
+        counts: JSON = {"input_tokens": read, "output_tokens": 1, "service_tier": "standard"} | usage
+        head = {"id": self.answer[0], "type": "message", "role": "assistant", "model": self.answer[1]}
+        rest: JSON = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": counts}
+        return self.say("message_start", message=head | rest)
+
+    def open(self, kind: str, **fields: Any) -> Self:
+        self.at += 1
+        return self.say("content_block_start", index=self.at, content_block={"type": kind} | fields)
+
+    def delta(self, kind: str, field: str, *pieces: Any, at: int | None = None) -> Self:
+        for piece in pieces:
+            index = self.at if at is None else at
+            self.say("content_block_delta", index=index, delta={"type": kind, field: piece})
+        return self
+
+    def shut(self, at: int | None = None) -> Self:
+        return self.say("content_block_stop", index=self.at if at is None else at)
+
+    def words(self, *pieces: str) -> Self:
+        """A text block that stays open."""
+        return self.open("text", text="").delta("text_delta", "text", *pieces)
+
+    def text(self, *pieces: str) -> Self:
+        return self.words(*pieces).shut()
+
+    def thoughts(self, *pieces: str) -> Self:
+        """A thinking block that stays open."""
+        return self.open("thinking", thinking="", signature="").delta("thinking_delta", "thinking", *pieces)
+
+    def signed(self, *signatures: str) -> Self:
+        return self.delta("signature_delta", "signature", *signatures).shut()
+
+    def begun(self, call_id: str, name: str, *pieces: str) -> Self:
+        """A tool's block that stays open."""
+        self.open("tool_use", id=call_id, name=name, input={})
+        return self.delta("input_json_delta", "partial_json", "", *pieces)
+
+    def call(self, call_id: str, name: str, *pieces: str) -> Self:
+        return self.begun(call_id, name, *pieces).shut()
+
+    def stop(self, reason: str | None, written: int, *, usage: JSON | None = None, **delta: Any) -> Self:
+        said: JSON = {"stop_reason": reason, "stop_sequence": None} | delta
+        return self.say("message_delta", delta=said, usage={"output_tokens": written} | (usage or {}))
+
+    def end(self, reason: str = "end_turn", written: int = 0, **delta: Any) -> Self:
+        return self.stop(reason, written, **delta).say("message_stop")
+
+
+def messages_marks(case: Case) -> JSON:
+    opened: set[int] = set()
+    ended, usage_end, stopped = None, None, False
+    for at, event in timeline(case.frames):
+        if event["type"] == "content_block_start":
+            opened.add(event["index"])
+        elif event["type"] == "content_block_stop":
+            opened.discard(event["index"])
+        elif event["type"] == "message_delta":
+            stopped = stopped or bool(event["delta"]["stop_reason"])
+            usage_end = at
+        if stopped and not opened:
+            ended = ended or at
+    return {"end": ended, "usage_end": usage_end, "settle": None}
+
+
+def messages_texts() -> Iterator[Case]:
+    s = Messages("a1").start(4, cache_read_input_tokens=7, cache_creation_input_tokens=2)
+    s.open("text", text="").ping().delta("text_delta", "text", "Streams", " that finish", ".").shut()
+    about = "Plain text behind a partly cached prompt, whose parts add up."
+    expect = reply("Streams that finish.", s.end(written=6).answer, usage=(13, 6))
+    yield Case("plain-text", about, s.frames, expect)
+
+    s = Messages("a2").start(9).text(*UNICODE).end(written=61)
+    about = "Hard text as raw UTF-8, with graphemes split over deltas, U+2028 and U+0085."
+    yield Case("unicode", about, s.frames, reply("".join(UNICODE), s.answer, usage=(9, 61)))
+
+    s = Messages("a3").start(5).open("text", text="One,").delta("text_delta", "text", " two").shut()
+    s.text(", ", "three").text(".").end(written=7)
+    about = "Several text blocks are one text; the first begins with words of its own."
+    yield Case("text-blocks", about, s.frames, reply("One, two, three.", s.answer, usage=(5, 7)))
+
+    s = Messages("a4", named=False).ping().start(5).ping().open("text", text="").ping()
+    s.delta("text_delta", "text", "Still ").raw(": keep-alive\n\n").ping()
+    s.delta("text_delta", "text", "here.").shut().ping().stop("end_turn", 3).ping().say("message_stop")
+    about = "Pings and a comment everywhere, and no event lines: the data says what it is."
+    yield Case("pings", about, s.frames, reply("Still here.", s.answer, usage=(5, 3)))
+
+    s = Messages("a5", eol="\r\n").start(5).text("A", "B").end(written=2)
+    about = "Lines end with CR LF."
+    yield Case("crlf", about, s.frames, reply("AB", s.answer, usage=(5, 2)))
+
+    s = Messages("a6").text("A", "B").stop("end_turn", 2, usage={"input_tokens": 5})
+    about = "A gateway without message_start."
+    s.say("message_stop")
+    yield Case("no-start", about, s.frames, reply("AB", (None, None), usage=(5, 2)))
+
+
+def messages_ends() -> Iterator[Case]:
+    s = Messages("b1").start(10).text("One, two, ", "three, fo").end("max_tokens", 8)
+    expect = {"status": "incomplete", "finish_reason": "length", "usage": (10, 8)}
+    about = "Cut by the output limit, which stops the block like any other end."
+    yield Case("max-tokens", about, s.frames, reply("One, two, three, fo", s.answer, **expect))
+
+    s = Messages("b2").start(10).text("And so").end("model_context_window_exceeded", 3)
+    expect = {"status": "incomplete", "finish_reason": "length", "usage": (10, 3)}
+    about = "Cut because the context window is full."
+    yield Case("context-window", about, s.frames, reply("And so", s.answer, **expect))
+
+    s = Messages("b3").start(6).text("Alpha").end("stop_sequence", 2, stop_sequence="Beta")
+    about = "Ended by a stop sequence."
+    yield Case("stop-sequence", about, s.frames, reply("Alpha", s.answer, usage=(6, 2)))
+
+    s = Messages("b4").start(5).text("OK").stop("end_turn", 1)
+    about = "No message_stop: the stop reason, with every block stopped, is enough."
+    yield Case("no-message-stop", about, s.frames, reply("OK", s.answer, usage=(5, 1)))
+
+    s = Messages("b5").start(5).stop(None, 2).text("Let us ", "see.").stop(None, 4)
+    s.stop("end_turn", 5, usage={"input_tokens": 8}).say("message_stop")
+    about = "Several message_delta: only the last has a stop reason, and its figures replace the others."
+    yield Case("several-deltas", about, s.frames, reply("Let us see.", s.answer, usage=(8, 5)))
+
+    s = Messages("b6").start(12).text("First you")
+    s.end("refusal", 3, stop_details={"type": "refusal", "category": "bio", "explanation": "Not this one."})
+    expect = {"status": "refused", "finish_reason": "refusal", "usage": (12, 3)}
+    about = "The model declines after some text, and says why."
+    yield Case("refusal", about, s.frames, reply("First you", s.answer, **expect))
+
+    s = Messages("b7").start(30).text("Let me search.")
+    s.open("server_tool_use", id="srvtoolu_b7", name="web_search", input={})
+    s.delta("input_json_delta", "partial_json", '{"query":', '"sse"}').shut().end("pause_turn", 20)
+    expect = {"status": "incomplete", "finish_reason": "pause_turn", "usage": (30, 20)}
+    about = "A long turn pauses while a hosted tool is at work."
+    case = reply("Let me search.", s.answer, **expect)
+    yield Case("pause-turn", about, s.frames, case, tools=("web_search",))
+
+
+def messages_thinking() -> Iterator[Case]:
+    s = Messages("c1").start(20).thoughts("User greets; ", "greet back.").signed("EqQBCgIYAh").text("Hello!")
+    about = "Thinking with its signature, then the answer."
+    expect = {"reasoning": "User greets; greet back.", "usage": (20, 15)}
+    yield Case("thinking", about, s.end(written=15).frames, reply("Hello!", s.answer, **expect))
+
+    s = (
+        Messages("c2", model="claude-opus-4-7")
+        .start(20)
+        .thoughts()
+        .signed("old", "EqQBCgIYAw")
+        .text("4", "2")
+    )
+    about = "Thinking that is not shown: nothing but a signature, of which the last one counts."
+    yield Case("thinking-omitted", about, s.end(written=30).frames, reply("42", s.answer, usage=(20, 30)))
+
+    s = Messages("c3").start(20).open("redacted_thinking", data="EmwKAhgBEgy3va3pzix").shut()
+    s.thoughts("Now the rest.").signed("EqQBCgIYBA").text("Done.").end(written=25)
+    about = "A sealed thinking block before a readable one."
+    expect = {"reasoning": "Now the rest.", "usage": (20, 25)}
+    yield Case("redacted-thinking", about, s.frames, reply("Done.", s.answer, **expect))
+
+
+def messages_calls() -> Iterator[Case]:
+    paris, oslo = (
+        ("toolu_01a", "get_weather", '{"city":"Paris"}'),
+        ("toolu_01b", "get_time", '{"tz":"Europe/Oslo"}'),
+    )
+    s = Messages("d1").start(80).call(*paris[:2], '{"city":', '"Par', 'is"}').end("tool_use", 30)
+    expect = reply("", s.answer, calls=(paris,), usage=(80, 30))
+    yield Case("tool-use", "One call.", s.frames, expect, tools=("get_weather",))
+
+    s = Messages("d2").start(80).text("I'll look.").call(*paris[:2], '{"city":"Paris"}')
+    s.call(*oslo[:2], '{"tz":"Euro', 'pe/Oslo"}').end("tool_use", 60)
+    expect = reply("I'll look.", s.answer, calls=(paris, oslo), usage=(80, 60))
+    about = "Text, then two calls."
+    yield Case("parallel-tools", about, s.frames, expect, tools=("get_weather", "get_time"))
+
+    s = Messages("d3").start(40).thoughts("A look.").signed("EqQBCgIYBQ").text("Listing.")
+    s.call("toolu_01c", "list_files").end("tool_use", 20)
+    expect = reply("Listing.", s.answer, calls=(("toolu_01c", "list_files", "{}"),), usage=(40, 20))
+    about = "Thinking, text, and a call without input: that is an empty object."
+    case = expect | {"reasoning": "A look."}
+    yield Case("empty-input", about, s.frames, case, tools=("list_files",))
+
+    s = Messages("d4").start(40).open("tool_use", id=paris[0], name=paris[1], input={"city": "Paris"}).shut()
+    about = "A gateway that sends the whole input where the block begins."
+    expect = reply("", s.end("tool_use", 20).answer, calls=(paris,), usage=(40, 20))
+    yield Case("whole-input", about, s.frames, expect, tools=("get_weather",))
+
+    s = Messages("d5").start(40).call(*paris[:2], '{"city":"Paris"}').call(*oslo[:2], '{"tz":"Eu')
+    expect = reply("", s.end("max_tokens", 24).answer, calls=(paris,), usage=(40, 24))
+    expect |= {"status": "incomplete", "finish_reason": "length"}
+    about = "The output limit cuts the second call in two: only the first is one."
+    yield Case("max-tokens-call", about, s.frames, expect, tools=("get_weather", "get_time"))
+
+    s = Messages("d6").start(40).text("I'll list.").call("toolu_01d", "list_files").end("max_tokens", 12)
+    expect = reply("I'll list.", s.answer, usage=(40, 12), status="incomplete", finish_reason="length")
+    about = "The output limit cuts a call before its first argument: nobody knows that it has none."
+    yield Case("max-tokens-empty-call", about, s.frames, expect, tools=("list_files",))
+
+
+def messages_hosted() -> Iterator[Case]:
+    s = Messages("e1").start(300).text("I'll search.")
+    s.open("server_tool_use", id="srvtoolu_e1", name="web_search", input={})
+    s.delta("input_json_delta", "partial_json", "", '{"query":"tallest', ' tower"}').shut()
+    found = {"type": "web_search_result", "url": "https://ex.org/t", "title": "Tower", "page_age": None}
+    result = [found | {"encrypted_content": "EqgfCioI"}]
+    s.open("web_search_tool_result", tool_use_id="srvtoolu_e1", content=result).shut().text("It is ")
+    cite = {"type": "web_search_result_location", "url": "https://ex.org/t", "title": "Tower"}
+    s.open("text", text="", citations=[]).delta("text_delta", "text", "828 m")
+    s.delta("citations_delta", "citation", cite | {"encrypted_index": "Eo8B", "cited_text": "828 m tall"})
+    s.shut().text(" high.").end(written=80)
+    about = "A hosted web search, then an answer whose middle block is cited."
+    expect = reply("I'll search.It is 828 m high.", s.answer, usage=(300, 80))
+    yield Case("web-search", about, s.frames, expect, tools=("web_search",))
+
+    s = (
+        Messages("e2")
+        .start(20)
+        .text("Well, ")
+        .open(
+            "fallback",
+            **{"from": {"model": "claude-opus-5"}, "to": {"model": "claude-sonnet-4-6"}},
+            trigger={"type": "refusal", "category": "cyber"},
+        )
+    )
+    s.shut().text("here it is.").end(written=9)
+    about = "Another model takes over in the middle: what it says belongs to the answer."
+    yield Case("fallback", about, s.frames, reply("Well, here it is.", s.answer, usage=(20, 9)))
+
+    s = Messages("e3").say("weather_report", sky="clear").start(20).open("hologram", shape="cube")
+    s.delta("hologram_delta", "voxels", [1, 2]).delta("text_delta", "text", "not text").shut()
+    s.words("So").delta("shimmer_delta", "glow", 3).delta("text_delta", "text", " it is.").shut()
+    s.say("message_hint", hint="x").end("enlightenment", 6)
+    about = "Events, deltas, a block and a stop reason that nobody knows."
+    expect = reply("So it is.", s.answer, usage=(20, 6), finish_reason="enlightenment")
+    yield Case("unknown-things", about, s.frames, expect)
+
+
 # ---------------------------------------------------------------------------------------------- broken
 
 
@@ -999,14 +1260,91 @@ def broken_chat_errors() -> Iterator[Broken]:
     yield errs("throttling", about, s, "throttled", code)
 
 
+def broken_messages() -> Iterator[Broken]:
+    why = "Neither a stop reason nor message_stop came."
+    s = Messages("f1").start(9).words("So", " far")
+    yield Broken("messages-cut-text", "A clean end inside a text block.", why, s.frames, "dropped", text=FAR)
+
+    s = Messages("f2").start(9).text("So", " far")
+    why = "A block that stopped may have been cut by the limit: only the stop reason tells."
+    about = "A clean end after the block, before the stop reason."
+    yield Broken("messages-clean-end", about, why, s.frames, "dropped", text=FAR)
+
+    s = Messages("f3").start(9).text("So", " far").stop("end_turn", 2)
+    why = "The stop reason lacks its blank line and half its JSON: no event was dispatched."
+    about = "The bytes stop inside message_delta."
+    yield Broken("messages-truncated-json", about, why, cut(s.frames, 20), "dropped", text=FAR)
+
+    s = Messages("f4").start(9).words("So", " far").stop("end_turn", 2)
+    why = "A stop reason counts only when every block has stopped."
+    about = "A stop reason beside an open block, then a clean end."
+    yield Broken("messages-open-block", about, why, s.frames, "dropped", text=FAR)
+
+    s = Messages("f5").start(9).thoughts("Thinking", " about it")
+    why = "Thinking is no answer, and half of it has no signature."
+    yield Broken("messages-cut-thinking", "A clean end inside thinking.", why, s.frames, "dropped")
+
+    s, tools = Messages("f6").start(9).begun("toolu_01f", "get_weather", '{"city":', '"Pa'), ("get_weather",)
+    why = "Half a call must never reach a caller."
+    about = "A clean end inside the input of a tool."
+    yield Broken("messages-half-call", about, why, s.frames, "dropped", tools=tools)
+
+    s = Messages("f7").start(9).call("toolu_01f", "get_weather", '{"city":', '"Pa').end("tool_use", 9)
+    why = "The message says that a tool is to be used, the call says not."
+    about = "A whole message whose call has torn input."
+    yield Broken("messages-torn-call", about, why, s.frames, "garbled", tools=tools)
+
+    s = Messages("f8").start(9)
+    yield Broken("messages-start-only", "A clean end after message_start.", "It began.", s.frames, "dropped")
+
+    s = Messages("f9").start(9).say("message_stop")
+    why = "A message without a word and without a reason."
+    yield Broken("messages-stop-only", "message_stop right after the start.", why, s.frames, "empty")
+
+
+def broken_messages_errors() -> Iterator[Broken]:
+    why = "The provider says that it failed."
+    rows: dict[str, tuple[str, str, JSON]] = {
+        "overloaded": ("overloaded", "overloaded_error", {"message": "Overloaded"}),
+        "api": ("server", "api_error", {"message": "Internal server error"}),
+        "timeout": ("server", "timeout_error", {"message": "Request timed out"}),
+        "rate-limit": ("throttled", "rate_limit_error", {"message": "This would exceed your rate limit."}),
+        "too-long": (
+            "context_length", "invalid_request_error", {"message": "prompt is too long: 9001 > 9000 maximum"},
+        ),
+    }  # fmt: skip
+    for number, (name, (fault, kind, error)) in enumerate(rows.items()):
+        s = Messages(f"g{number}").start(9).words("So", " far").say("error", error={"type": kind} | error)
+        about = f"An error event with {kind}."
+        yield Broken(f"messages-error-{name}", about, why, s.frames, fault, kind, FAR)
+
+    code = "enforced_spend_limit_reached"
+    error = {"type": "rate_limit_error", "message": "Limit reached.", "details": {"error_code": code}}
+    s = Messages("h1").start(9).words("So", " far").say("error", error=error, request_id="req_011h1")
+    about = "An error event whose details say that money is the matter, not the rate."
+    yield Broken("messages-error-spend-limit", about, why, s.frames, "quota", code, FAR)
+
+    s = Messages("h2").start(9).words("So", " far").raw("event: error\ndata: upstream gave up\n\n")
+    about = "An error event that is no JSON."
+    yield Broken("messages-error-text", about, why, s.frames, "server", "", FAR)
+
+
 # ---------------------------------------------------------------------------------------------- files
 
 GOOD = {
     "responses": (responses_texts, responses_ends, responses_items, responses_calls, responses_hosted_tools),
     "chat": (chat_texts, chat_calls, chat_servers),
+    "messages": (messages_texts, messages_ends, messages_thinking, messages_calls, messages_hosted),
 }
-BAD = (broken_responses, broken_responses_failed, broken_chat, broken_chat_errors)
-MARKS = {"responses": responses_marks, "chat": chat_marks}
+BAD = (
+    broken_responses,
+    broken_responses_failed,
+    broken_chat,
+    broken_chat_errors,
+    broken_messages,
+    broken_messages_errors,
+)
+MARKS = {"responses": responses_marks, "chat": chat_marks, "messages": messages_marks}
 
 
 def good_verdict(wire: str, case: Case) -> JSON:

@@ -31,7 +31,7 @@ from verdicts import Outcome, Stream, beginning_problems, failure_problems, prob
 
 from sidestream import Attempt, DeadlineExceeded, Route, StreamDropped
 
-STREAMS = recorded("responses", "chat")
+STREAMS = recorded("responses", "chat", "messages")
 CUTS = os.environ.get("SIDESTREAM_CUTS", "turns")
 ALL = CUTS == "all"
 # Of the calls that are cut twice or answered differently, one in so many offsets.

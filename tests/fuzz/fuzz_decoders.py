@@ -1,4 +1,4 @@
-"""Arbitrary bytes into both wires: only typed failures may come out, and cutting must not matter.
+"""Arbitrary bytes into every wire: only typed failures may come out, and cutting must not matter.
 
 `fuzz(data)` is the target. Run this file for a while, with seeded mutations of the corpus or, where atheris
 is installed, guided by coverage:
@@ -39,7 +39,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 def fuzz(data: bytes) -> None:
-    """Everything a body may be fed to: both wires, whole and in pieces, and the reader of error bodies."""
+    """Everything a body may be fed to: every wire, whole and in pieces, and the reader of error bodies."""
     for wire in WIRES:
         whole, said = play(wire, [data])
         check(whole, said)
@@ -132,6 +132,8 @@ BITS = (
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 2**63, 2**64, 1.5, "", "x", "\0", [], [[]], {}, {"type": []}, ["text"], {"text": 5},
     "error", "stop", "function_call", "message", "reasoning", "f", {"code": {}}, [None, 5, {"text": None}],
+    "text", "thinking", "tool_use", "server_tool_use", "text_delta", "input_json_delta", "end_turn",
+    "max_tokens", "message_stop", "content_block_stop", {"type": "text", "text": "x"}, {"input_tokens": "5"},
 )  # fmt: skip
 
 

@@ -17,6 +17,11 @@ def responses(kind: str, **fields: object) -> bytes:
     return b"data: " + json.dumps({"type": kind, **fields}).encode() + b"\n\n"
 
 
+def messages(kind: str, **fields: object) -> bytes:
+    return b"data: " + json.dumps({"type": kind, **fields}).encode() + b"\n\n"
+
+
+STOP = messages("message_delta", delta={"stop_reason": "end_turn"}) + messages("message_stop")
 DELTA = {"index": 0, "delta": {"content": "So"}}
 COMPLETED = responses("response.completed", response={"id": "r"})
 
@@ -43,6 +48,24 @@ FINDINGS: dict[str, bytes] = {
         "response.output_text.delta", delta="So", content_index=None
     )
     + COMPLETED,
+    "a block type that cannot be hashed": messages("content_block_start", index=0, content_block={"type": {}})
+    + STOP,
+    "a block that is a list": messages("content_block_start", index=0, content_block=["text"]) + STOP,
+    "a delta type that cannot be hashed": messages("content_block_delta", index=0, delta={"type": []}) + STOP,
+    "a tool's name that cannot be hashed": messages(
+        "content_block_start", index=0, content_block={"type": "tool_use", "id": [], "name": {}}
+    )
+    + STOP,
+    "a stop reason that cannot be hashed": messages("message_delta", delta={"stop_reason": []}),
+    "usage that is a list": messages("message_start", message={"usage": [1]}) + STOP,
+    "a delta for a block that has stopped": messages("content_block_start", content_block={"type": "text"})
+    + messages("content_block_stop")
+    + messages("content_block_delta", delta={"type": "text_delta", "text": "So"})
+    + STOP,
+    "a block number beyond all numbers": messages(
+        "content_block_delta", index=2**70, delta={"type": "text_delta", "text": "So"}
+    )
+    + STOP,
     "text after the last word": chat(choices=[{**DELTA, "finish_reason": "stop"}])
     + b"data: [DONE]\n\n"
     + chat(choices=[DELTA]),

@@ -35,7 +35,13 @@ QUESTION = {"role": "user", "content": "What of the lamp?"}
 PARTIAL = "The lamp was lit at dusk and the wind came from the we"
 ANCHOR = Anchor("and the wind came from the we", "")
 OPEN = Loose(0, 0, PARTIAL, PARTIAL, (), (), "")
-BOTH = ("chat", "responses")
+WIRE_NAMES = ("chat", "responses", "messages")
+# wire -> where its turns stand, and its output limit
+FIELDS = {
+    "chat": ("messages", "max_tokens"),
+    "responses": ("input", "max_output_tokens"),
+    "messages": ("messages", "max_tokens"),
+}
 
 
 def request(*tools: dict[str, Any], **params: Any) -> Request:
@@ -48,7 +54,7 @@ def body(asked: Request, wire: str) -> dict[str, Any]:
 
 
 def turns(asked: Request, wire: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = body(asked, wire)["messages" if wire == "chat" else "input"]
+    found: list[dict[str, Any]] = body(asked, wire)[FIELDS[wire][0]]
     return found
 
 
@@ -100,6 +106,38 @@ def test_a_prefill_on_the_responses_wire(form: str) -> None:
     assert body(asked, "responses").items() >= FORMS[form][1].items()
 
 
+def test_a_prefill_on_the_messages_wire() -> None:
+    """There it is the assistant's turn as it was said, and nothing else changes."""
+    asked = prefilled(request(temperature=0), OPEN, PARTIAL, "trailing")
+    before, after = body(request(temperature=0), "messages"), body(asked, "messages")
+    turn = {"role": "assistant", "content": PARTIAL}
+    assert after == {**before, "messages": [*before["messages"], turn]}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_prefill_never_ends_in_white_space(live: bool) -> None:
+    """An endpoint of the Messages wire refuses that: what was said at the end is compared, not sent."""
+    asked, _ = continued(
+        broken("The lamp was lit. \n\n"), request(), route("trailing", "messages"), "prefill", live=live
+    )
+    assert turns(asked, "messages")[-1]["content"] == "The lamp was lit."
+
+
+def test_blocks_that_were_finished_stand_before_the_open_one() -> None:
+    """Text blocks of one answer are one turn, the last of which goes on."""
+    assembler = Assembler()
+    for event in (
+        ItemStarted(0, {"type": "message", "role": "assistant"}), TextDelta("The lamp was lit. ", 0),
+        ItemDone(0, {"type": "message", "content": [{"type": "output_text", "text": "The lamp was lit. "}]}),
+        ItemStarted(1, {"type": "message", "role": "assistant"}), TextDelta("The wind ro", 1),
+    ):  # fmt: skip
+        assembler.push(event)
+    asked, _ = continued(assembler, request(), route("trailing", "messages"), "prefill", live=True)
+    (question, answer) = turns(asked, "messages")
+    assert [part["text"] for part in answer["content"]] == ["The lamp was lit. ", "The wind ro"]
+    assert (question["role"], answer["role"]) == ("user", "assistant")
+
+
 # Anchor.
 
 # What models take for an attack, or for a change of what they may do.
@@ -109,7 +147,7 @@ FORBIDDEN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("wire", BOTH)
+@pytest.mark.parametrize("wire", WIRE_NAMES)
 @pytest.mark.parametrize("tools", [(), (tool("look"),)], ids=["no tools", "tools"])
 def test_the_user_asks_for_the_rest(wire: str, tools: tuple[dict[str, Any], ...]) -> None:
     """The partial and a user's turn that quotes its last words are added, and nothing else changes."""
@@ -121,7 +159,7 @@ def test_the_user_asks_for_the_rest(wire: str, tools: tuple[dict[str, Any], ...]
     assert [line for line in words(ask).splitlines() if ANCHOR.text in line] == [
         f"<last_words>{ANCHOR.text}</last_words>"
     ]
-    name = "messages" if wire == "chat" else "input"
+    name, _ = FIELDS[wire]
     assert {**body(asked, wire), name: 0} == {**body(before, wire), name: 0}
     assert ("tools are still there" in words(ask)) is bool(tools)
 
@@ -228,6 +266,21 @@ HINDRANCES: dict[str, tuple[Request, str]] = {
         request(tool("look"), tool_choice={"type": "function", "function": {"name": "look"}}),
         "a tool call was demanded",
     ),
+    "this tool, on the Messages wire": (
+        request(tool("look"), tool_choice={"type": "tool", "name": "look"}),
+        "a tool call was demanded",
+    ),
+    "any tool, on the Messages wire": (
+        request(tool("look"), tool_choice={"type": "any"}),
+        "a tool call was demanded",
+    ),
+    "automatic, on the Messages wire": (request(tool("look"), tool_choice={"type": "auto"}), ""),
+    "no tool, on the Messages wire": (request(tool("look"), tool_choice={"type": "none"}), ""),
+    "a schema, on the Messages wire": (
+        request(output_config={"format": {"type": "json_schema", "schema": {}}}),
+        "structured output was asked for",
+    ),
+    "effort, on the Messages wire": (request(output_config={"effort": "low"}), ""),
     "json": (request(response_format={"type": "json_object"}), "structured output was asked for"),
     "chat schema": (
         request(response_format={"type": "json_schema", "json_schema": {}}),
@@ -271,7 +324,10 @@ def test_what_a_request_stands_in_the_way_of(name: str) -> None:
         ({"reasoning": {"effort": "low"}}, True),
         ({"reasoning": {"effort": "none"}}, False),
         ({"thinking": {"type": "enabled"}}, True),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
+        ({"thinking": {"type": "adaptive"}}, True),
         ({"thinking": {"type": "disabled"}}, False),
+        ({"thinking": {}}, False),
         ({"enable_thinking": True}, True),
         ({"enable_thinking": False}, False),
         ({"chat_template_kwargs": {"enable_thinking": True}}, True),
@@ -304,6 +360,8 @@ def broken(text: str) -> Assembler:
         (PARTIAL, "prefix", "chat", True, "", ""),
         (PARTIAL, "trailing", "responses", True, "", ""),
         (PARTIAL, "prefix", "responses", True, NO_PREFILL, ""),
+        (PARTIAL, "trailing", "messages", True, "", ""),
+        (PARTIAL, "prefix", "messages", True, NO_PREFILL, ""),
         (PARTIAL, "anchor", "chat", True, NO_PREFILL, ""),
         (PARTIAL, "none", "chat", True, Ways().prefill, Ways().anchor),
         (PARTIAL, None, "chat", True, Ways().prefill, Ways().anchor),
@@ -395,18 +453,29 @@ def test_a_limit_that_is_no_number_of_tokens_is_left_alone(limit: object) -> Non
     assert anchored(request(), OPEN, ANCHOR).params == {}
 
 
+@given(limit=st.integers(2000, 10**5), characters=st.integers(1, 10**5))
+def test_the_output_limit_stays_above_the_budget_for_thinking(limit: int, characters: int) -> None:
+    """A request whose limit is not above that budget is refused."""
+    text = "x" * characters
+    loose = Loose(0, 0, text, text, (), (), "", 1)
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    asked = anchored(request(max_tokens=limit, thinking=thinking), loose, Anchor(text[-20:], ""))
+    assert 1024 < asked.params["max_tokens"] <= limit
+
+
 # In a whole call.
 
 
-@pytest.mark.parametrize("wire", BOTH)
+@pytest.mark.parametrize("wire", WIRE_NAMES)
 def test_a_second_continuation_starts_from_the_callers_request(wire: str) -> None:
     """However often an answer breaks, the request has one partial, one ask, and a limit shrunk once."""
     stream = named(f"{wire}/plain-text")
-    half = cut(stream, stream.verdict["end"] * 2 // 3)
+    half = cut(stream, stream.verdict["end"] * (12 if wire == "messages" else 10) // 15)
     call = Call(request(max_tokens=5000), (route("anchor", wire),), live=True)
     story = drive(call, [half, broke(FaultKind.CONNECT), whole(stream)])
     assert [rung for _, rung, _ in story.ledger][1] == "anchor"
     for sent in story.bodies[1:3]:
-        entries = sent["messages" if wire == "chat" else "input"]
+        field, limit = FIELDS[wire]
+        entries = sent[field]
         assert [entry["role"] for entry in entries[-3:]] == ["user", "assistant", "user"]
-        assert 4000 < sent["max_tokens" if wire == "chat" else "max_output_tokens"] <= 5000
+        assert 4000 < sent[limit] <= 5000

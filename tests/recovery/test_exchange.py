@@ -15,6 +15,7 @@ from sidestream.wire.sse import LimitExceeded, Limits
 from streams import named, one_by_one
 
 CHAT, RESPONSES = named("chat/plain-text"), named("responses/plain-text")
+MESSAGES = named("messages/plain-text")
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"So"}}]}\n\n'
 BODIES: dict[str, dict[str, Any]] = {
     "chat": {
@@ -30,6 +31,15 @@ BODIES: dict[str, dict[str, Any]] = {
         "status": "completed",
         "output": [{"type": "message", "content": [{"type": "output_text", "text": "So"}]}],
         "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+    },
+    "messages": {
+        "id": "c",
+        "model": "m",
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": "So"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 2},
     },
 }
 
@@ -52,7 +62,17 @@ def test_a_server_that_ignores_stream_is_understood(wire: str, start: bytes) -> 
 
 @pytest.mark.parametrize("wire", BODIES)
 @pytest.mark.parametrize(
-    "body", [b"{}", b"[]", b'{"a":1}', b'{"choices":5}', b"{", b'{"object":"response","status":"queued"}']
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b'{"a":1}',
+        b'{"choices":5}',
+        b"{",
+        b'{"object":"response","status":"queued"}',
+        b'{"type":"message","content":"So"}',
+        b'{"type":"message_batch","content":[]}',
+    ],
 )
 def test_json_that_is_no_answer_is_no_answer(wire: str, body: bytes) -> None:
     """JSON of another kind, or half of it, is refused when the body ends."""
@@ -78,11 +98,17 @@ def test_a_json_body_has_a_limit() -> None:
 
 
 def test_over_and_done_tell_a_driver_when_to_stop() -> None:
-    """Chat is over at its finish reason and done at its end marker; Responses is both at once."""
+    """Chat is over at its finish reason and done at its end marker, Messages at its stop reason and at
+    message_stop; Responses is both at once."""
     exchange = Exchange("chat", 1, None)
     exchange.feed(CHAT.data[: CHAT.verdict["end"]])
     assert (exchange.over, exchange.done) == (True, False)
     exchange.feed(CHAT.data[CHAT.verdict["end"] :])
+    assert (exchange.over, exchange.done) == (True, True)
+    exchange = Exchange("messages", 1, None)
+    exchange.feed(MESSAGES.data[: MESSAGES.verdict["end"]])
+    assert (exchange.over, exchange.done) == (True, False)
+    exchange.feed(MESSAGES.data[MESSAGES.verdict["end"] :])
     assert (exchange.over, exchange.done) == (True, True)
     exchange = Exchange("responses", 1, None)
     exchange.feed(RESPONSES.data[: RESPONSES.verdict["end"] - 1])
@@ -112,6 +138,12 @@ def test_only_output_is_progress() -> None:
     exchange = Exchange("responses", 1, None)
     exchange.feed(
         b'data: {"type":"response.created","response":{"id":"r"}}\n\ndata: {"type":"keepalive"}\n\n'
+    )
+    assert not exchange.has_progressed()
+    exchange = Exchange("messages", 1, None)
+    exchange.feed(
+        b'data: {"type":"message_start","message":{}}\n\ndata: {"type":"ping"}\n\n'
+        b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
     )
     assert not exchange.has_progressed()
 

@@ -46,7 +46,7 @@ def as_row(row: Row) -> str:
     models = row.family or ("all" if row.models == ("*",) else code(row.models))
     if row.path:
         models += f" under `{row.path}`"
-    wires = "both" if set(row.wires) == set(get_args(Wire)) else ", ".join(row.wires)
+    wires = "all" if set(row.wires) == set(get_args(Wire)) else ", ".join(row.wires)
     prefilled = row.facts.continuation in PREFILLED
     reasoning = "by anchor" if prefilled and not row.facts.prefill_thinking else "the same"
     return line(row.facts.provider, models, f"`{row.facts.continuation}`", wires, reasoning, row.facts.note)

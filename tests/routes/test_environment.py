@@ -48,6 +48,23 @@ def test_arguments_beat_own_variables_which_beat_openais() -> None:
             "https://api.openai.com/v1",
             "k",
         ),
+        ({"ANTHROPIC_API_KEY": "a"}, "https://api.anthropic.com/v1", "a"),
+        ({"ANTHROPIC_API_KEY": "a"}, "https://api.anthropic.com:443", "a"),
+        ({"ANTHROPIC_API_KEY": "a"}, "http://api.anthropic.com/v1", None),
+        ({"ANTHROPIC_API_KEY": "a"}, "https://api.anthropic.com.evil.example/v1", None),
+        ({"ANTHROPIC_API_KEY": "a"}, LOCAL, None),
+        ({"ANTHROPIC_API_KEY": "a"}, "https://api.openai.com/v1", None),
+        ({"ANTHROPIC_API_KEY": "a", "OPENAI_BASE_URL": LOCAL}, LOCAL, None),
+        ({"OPENAI_API_KEY": "k"}, "https://api.anthropic.com/v1", None),
+        (
+            {
+                "ANTHROPIC_API_KEY": "a",
+                "SIDESTREAM_API_KEY": "s",
+                "SIDESTREAM_BASE_URL": "https://api.anthropic.com",
+            },
+            "https://api.anthropic.com",
+            "s",
+        ),
     ],
 )
 def test_a_key_of_the_environment_goes_to_its_own_origin_only(
@@ -68,10 +85,15 @@ def test_a_key_of_the_environment_goes_to_its_own_origin_only(
         (f"{LOCAL}/responses", "responses", "/v1/responses"),
         (f"{LOCAL}/chat/completions/", "chat", "/v1/chat/completions"),
         (f"{LOCAL}?api-version=2", "chat", "/v1/chat/completions?api-version=2"),
+        (f"{LOCAL}/messages", "messages", "/v1/messages"),
+        ("https://api.anthropic.com/v1", "messages", "/v1/messages"),
+        ("https://api.anthropic.com", "messages", "/v1/messages"),
+        ("https://api.anthropic.com/v1/messages", "messages", "/v1/messages"),
+        ("https://api.anthropic.com/v1/chat/completions", "chat", "/v1/chat/completions"),
     ],
 )
 def test_the_end_of_the_url_says_the_wire(url: str, wire: str, target: str) -> None:
-    """A full endpoint URL is understood, and everything else but OpenAI speaks Chat."""
+    """A full endpoint URL is understood, Anthropic speaks Messages, and everything else but OpenAI Chat."""
     route = only({}, url, None, "m")
     assert (route.wire, route.target) == (wire, target)
 

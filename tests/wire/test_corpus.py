@@ -129,6 +129,8 @@ def test_nothing_counts_after_the_last_word(stream: Stream) -> None:
     tail = {
         "chat": b'data: {"choices":[{"index":0,"delta":{"content":"MORE"},"finish_reason":null}]}\n\n',
         "responses": b'data: {"type":"response.output_text.delta","delta":"MORE"}\n\n',
+        "messages": b'data: {"type":"content_block_delta","index":0,'
+        b'"delta":{"type":"text_delta","text":"MORE"}}\n\n',
     }
     done = b"data: [DONE]\n\n" if stream.wire == "chat" else b""
     plain, _, _ = play(stream, [stream.data])

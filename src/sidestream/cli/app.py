@@ -1,12 +1,13 @@
 """The commands put together, and what an error that ends one is worth as an exit code.
 
 Commands are loaded when they are asked for. A new one is a file that defines a click command of the same
-name, and a word in `COMMANDS`.
+name (with an underscore behind it if Python has another use for the word), and a word in `COMMANDS`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import keyword
 import os
 import signal
 import sys
@@ -32,7 +33,7 @@ from .terminal import Story, printable
 
 __all__ = ["CODES", "COMMANDS", "app", "exit_code", "run"]
 
-COMMANDS = ("ask", "compress", "demo", "lab")
+COMMANDS = ("ask", "compress", "demo", "lab", "pass")
 
 # The exit code of an error that ends a command; every other error is 1.
 CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -58,7 +59,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f".{cmd_name}", __package__), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(import_module(f".{name}", __package__), name)
         return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -91,12 +91,13 @@ class Clocks:
 class Meter:
     """Follows one attempt. `due` says when waiting has to end, `clock` which clock that is."""
 
-    __slots__ = ("_clocks", "_limit", "_phase")
+    __slots__ = ("_clocks", "_limit", "_lingers", "_phase")
 
     def __init__(self, clocks: Clocks, now: float) -> None:
         self._clocks = clocks
         self._phase: Clock = "connect"
         self._limit = now + clocks.connect
+        self._lingers = False
 
     @property
     def due(self) -> float:
@@ -114,13 +115,16 @@ class Meter:
 
     def progress(self, now: float) -> None:
         """Output arrived."""
+        self._lingers = False
         self._phase = "idle"
         self._limit = now + self._clocks.idle
 
     def over(self, now: float) -> None:
-        """The answer is over; only the end of the body is awaited."""
-        self._phase = "idle"
-        self._limit = now + min(LINGER, self._clocks.idle)
+        """The answer is over; only the end of the body is awaited. What else arrives prolongs nothing."""
+        if not self._lingers:
+            self._lingers = True
+            self._phase = "idle"
+            self._limit = now + min(LINGER, self._clocks.idle)
 
     def drain(self, now: float, seconds: float) -> None:
         """Nothing is awaited any more but the end of the body."""

@@ -123,15 +123,17 @@ def _with(
     loose: Loose,
     again: str = "",
 ) -> Request:
+    budget = mapping(request.params.get("thinking")).get("budget_tokens")
+    least = _LEAST_OUTPUT + (budget if isinstance(budget, int) else 0)  # a limit has to be above the budget
     params = {
-        name: _remaining(value, loose, again) if name in OUTPUT_LIMITS else value
+        name: _remaining(value, loose, again, least) if name in OUTPUT_LIMITS else value
         for name, value in request.params.items()
     }
     return Request((*request.messages, *turns), request.instructions, request.tools, {**params, **needed})
 
 
-def _remaining(limit: object, loose: Loose, again: str) -> object:
-    """An output limit without what has arrived, and with room for what is said `again`.
+def _remaining(limit: object, loose: Loose, again: str, least: int) -> object:
+    """An output limit without what has arrived, and with room for what is said `again`; not below `least`.
 
     A token is taken to be a delta, and at most six characters. Too few would cut off an answer that was
     whole, too many cost a little: so this errs upwards.
@@ -139,7 +141,7 @@ def _remaining(limit: object, loose: Loose, again: str) -> object:
     if not isinstance(limit, int) or isinstance(limit, bool):
         return limit
     arrived = max(loose.deltas, len(loose.message) // 6)
-    return min(limit, max(_LEAST_OUTPUT, limit - arrived) + len(again) // 2)
+    return min(limit, max(least, limit - arrived) + len(again) // 2)
 
 
 def hindrance(request: Request) -> str:
@@ -147,20 +149,25 @@ def hindrance(request: Request) -> str:
     params = request.params
     if request.choices > 1:
         return "several answers were asked for"
-    layouts = (mapping(params.get("response_format")), mapping(mapping(params.get("text")).get("format")))
+    layouts = (
+        mapping(params.get("response_format")),
+        mapping(mapping(params.get("text")).get("format")),
+        mapping(mapping(params.get("output_config")).get("format")),
+        mapping(params.get("output_format")),
+    )
     if any(layout.get("type") not in (None, "text") for layout in layouts) or params.keys() & GRAMMARS:
         return "structured output was asked for"
     choice = params.get("tool_choice")
-    if isinstance(choice, dict) or choice in ("required", "any"):
-        return "a tool call was demanded"
-    return ""
+    demanded = mapping(choice).get("type", "auto") if isinstance(choice, dict) else choice
+    return "" if demanded in (None, "auto", "none") else "a tool call was demanded"
 
 
 def reasons_first(request: Request) -> bool:
     """Whether the request asks the model to reason."""
     params = request.params
     effort = params.get("reasoning_effort") or mapping(params.get("reasoning")).get("effort")
-    thinking = mapping(params.get("thinking")).get("type") == "enabled" or params.get("enable_thinking")
+    said = mapping(params.get("thinking")).get("type")
+    thinking = (said and said != "disabled") or params.get("enable_thinking")
     template = mapping(params.get("chat_template_kwargs")).get("enable_thinking")
     return bool((effort and effort != "none") or thinking or template)
 

@@ -20,9 +20,18 @@ from email.utils import parsedate_to_datetime
 
 from ..wire._json import NotJSON, loads
 from ..wire.errorinfo import read_error
-from ..wire.events import ErrorInfo
+from ..wire.events import ErrorInfo, Finished
 
-__all__ = ["Fault", "FaultKind", "from_error", "from_exception", "from_rejection", "one_line", "retry_after"]
+__all__ = [
+    "Fault",
+    "FaultKind",
+    "from_ending",
+    "from_error",
+    "from_exception",
+    "from_rejection",
+    "one_line",
+    "retry_after",
+]
 
 
 class FaultKind(enum.Enum):
@@ -141,6 +150,7 @@ CODES: dict[str, FaultKind] = {
             "usage_not_included",
             "enforced_spend_limit_reached",
             "contract_spend_limit_reached",
+            "organization_on_hold",
             "quota_exceeded",
             "insufficient_balance",
         ),
@@ -155,6 +165,7 @@ CODES: dict[str, FaultKind] = {
             "throttling",
             "throttling.allocationquota",
             "throttling.ratequota",
+            "ramp_limit_exceeded",
             "requests_limit_exceeded",
             "tokens_limit_exceeded",
         ),
@@ -255,6 +266,7 @@ _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
             r"context (length|window|size) .{0,40}exceed",
             r"exceeds? .{0,60}context (length|window|size)",
             r"prompt is too long",
+            r"exceed context limit",
         ),
     ),
     (
@@ -269,6 +281,8 @@ _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
             r"(weekly|session|monthly) (usage )?limit",
             r"quota exceeded|exceeded your current quota",
             r"no usable credits",
+            r"credit balance is too low",
+            r"reached your specified (api )?usage limits",
         ),
     ),
     (K.THROTTLED, (r"rate[ _-]?limit", r"too many requests", r"try again in \d")),
@@ -279,6 +293,8 @@ _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
             r"(unsupported|unknown|unrecognized|invalid) (request )?(parameter|argument)s?\b",
             r"(parameter|argument) .{0,60}(not supported|unsupported)",
             r"does not support .{0,40}(temperature|top_p|response_format|max_\w*tokens|reasoning)",
+            r"^\w+: extra inputs are not permitted",
+            r"^`\w+` is deprecated for this model",
         ),
     ),
     (
@@ -316,7 +332,8 @@ _KEYISH = re.compile(r"(?i)\b(sk|pk|rk|key|ghp|gho|xox[a-z])[-_][\w.\-]{8,}|bear
 _TRY_AGAIN = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?)\s*(ms|s|seconds?|m|minutes?)\b", re.IGNORECASE)
 _PARAMETER = re.compile(
     r"(?:parameter|argument)s?(?: supplied)?:?\s*['\"`]?([a-z_]\w*(?:\.\w+)*)['\"`]?"
-    r"|['\"`]([a-z_]\w*(?:\.\w+)*)['\"`].{0,40}(?:not supported|unsupported)",
+    r"|['\"`]([a-z_]\w*(?:\.\w+)*)['\"`].{0,40}(?:not supported|unsupported|deprecated for this model)"
+    r"|^([a-z_]\w*): extra inputs",
     re.IGNORECASE,
 )
 
@@ -340,7 +357,25 @@ def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
         code=one_line(error.code or error.type)[:100],
         param=_param(error) if kind is K.PARAMETER else error.param,
         retry_after=retry_after(error.headers, error.message),
+        request_id=error.headers.get("request-id", ""),
     )
+
+
+# finish reason of an answer that is whole and no answer -> what it means
+DECLINED: dict[str, str] = {
+    "content_filter": "a content filter ended the answer",
+    "refusal": "the model declined",
+}
+
+
+def from_ending(finished: Finished) -> Fault | None:
+    """The fault that the end of a whole answer means, if it says that there is none to be had."""
+    reason = finished.reason or ""
+    if reason not in DECLINED:
+        return None
+    error = finished.error or ErrorInfo()
+    words = [error.message or DECLINED[reason], f"({error.code})" if error.code else ""]
+    return Fault(K.REFUSED, one_line(" ".join(words)), code=one_line(error.code or reason))
 
 
 # Headers in which SDK-aware backends and gateways say what they think of retries, and did themselves.
@@ -404,7 +439,7 @@ def _param(error: ErrorInfo) -> str:
     if error.param:
         return error.param
     found = _PARAMETER.search(error.message)
-    return (found.group(1) or found.group(2)) if found else ""
+    return next(filter(None, found.groups())) if found else ""
 
 
 def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:

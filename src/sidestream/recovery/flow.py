@@ -34,7 +34,7 @@ from .continuing import OUTPUT_LIMITS, continued, ways
 from .delivery import Gate, Said
 from .ending import exhausted, failed
 from .exchange import WIRES, Exchange
-from .faults import Fault, FaultKind, from_error, from_rejection, one_line
+from .faults import Fault, FaultKind, from_ending, from_error, from_rejection, one_line
 from .origins import Denied, Origins, Permit, Stream, StreamOutcome
 from .policy import Policy
 from .rungs import No, Situation, Step, Ways, next_step
@@ -461,7 +461,8 @@ class _Story:
             self.book(action, "", step, outcome, ended=reply.status)
             return self._with_ledger(reply, exchange.assembler)
         detail = action.route.without_credentials(fault.detail)
-        fault = replace(fault, detail=detail, request_id=exchange.request_id).at(outcome.at + self._wall)
+        request_id = exchange.request_id or fault.request_id
+        fault = replace(fault, detail=detail, request_id=request_id).at(outcome.at + self._wall)
         fault = self._closing(exchange, fault, outcome, step)
         partial = exchange.assembler.reply(_partial_status(fault))
         self.book(action, fault.detail, step, outcome, fault=fault)
@@ -747,8 +748,8 @@ def _status(exchange: Exchange) -> Literal["complete", "incomplete"]:
 
 def _declined(finished: Finished, partial: Reply, assembler: Assembler) -> Fault | None:
     """The fault of an answer that is whole, and a refusal."""
-    if finished.reason == "content_filter" and not assembler.has_final_answer:
-        return Fault(FaultKind.REFUSED, "a content filter ended the answer", code="content_filter")
+    if (fault := from_ending(finished)) and not assembler.has_final_answer:
+        return fault
     if partial.refusal and not partial.text:
         return Fault(FaultKind.REFUSED, one_line(partial.refusal)[:200])
     return None
@@ -771,7 +772,7 @@ def _needing_arguments(request: Request) -> frozenset[str]:
     needing: set[str] = set()
     for tool in request.tools:
         function = mapping(tool.get("function")) or tool
-        parameters = function.get("parameters")
+        parameters = function.get("parameters") or function.get("input_schema")
         if isinstance(parameters, dict) and parameters.get("required"):
             needing.add(str(function.get("name", "")))
     return frozenset(needing)

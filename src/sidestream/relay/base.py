@@ -86,7 +86,7 @@ class Relay:
         self._failed = False  # and they say that the answer failed
         self._kept: tuple[Channels, tuple[ToolCall, ...]] | None = None  # what was said when it began to wait
         self._resumed = False
-        self.last: ServerSentEvent | None = None  # the last raw frame that passed
+        self.last: ServerSentEvent | None = None  # the last raw frame that passed without a note
 
     # An exchange.
 
@@ -148,8 +148,8 @@ class Relay:
             self._held.append((frame, events))
             return b""
         self.started = True
-        self.last = frame
         if plain and not self._held:
+            self.last = frame
             return frame.raw
         return self._release([*self._held, (frame, events)])
 

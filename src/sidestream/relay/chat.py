@@ -36,6 +36,7 @@ class ChatRelay(Relay):
         self._finish: dict[int, str] = {}
         self._usage: dict[str, Any] = {}
         self._roles: set[int] = set()  # choices that have begun
+        self._over: set[int] = set()  # choices whose end was delivered
         self._reasoned = False
         self._mute = False  # reasoning was shown by an exchange before
         self._calls: dict[int, int] = {}
@@ -47,8 +48,12 @@ class ChatRelay(Relay):
 
     def note(self, body: Mapping[str, Any], events: Sequence[Event]) -> None:
         del events
-        self._shown = self._shown or _around(body)
-        self._roles |= {integer(mapping(c).get("index")) or 0 for c in sequence(body.get("choices"))}
+        self._shown = {**_around(body), **self._shown}
+        for choice in map(mapping, sequence(body.get("choices"))):
+            number = integer(choice.get("index")) or 0
+            self._roles.add(number)
+            if choice.get("finish_reason"):
+                self._over.add(number)
 
     def take(self, *args: Any, **options: Any) -> bytes:
         data = super().take(*args, **options)
@@ -56,7 +61,7 @@ class ChatRelay(Relay):
         return data
 
     def glimpse(self, body: Mapping[str, Any]) -> None:
-        self._seen = self._seen or _around(body)
+        self._seen = {**_around(body), **self._seen}
         self._usage = mapping(body.get("usage")) or self._usage
         for choice in map(mapping, sequence(body.get("choices"))):
             if reason := string(choice.get("finish_reason")):
@@ -95,7 +100,9 @@ class ChatRelay(Relay):
 
     def close(self, reply: Reply, assembler: Assembler) -> bytes:
         frames = [
-            self._chunk(choice, {}, self._reason(choice, reply, assembler)) for choice in self._choices(reply)
+            self._chunk(choice, {}, self._reason(choice, reply, assembler))
+            for choice in self._choices(reply)
+            if choice not in self._over
         ]
         options = mapping(self.body.get("stream_options"))
         if options.get("include_usage") and (counts := self._counts(reply.usage)):
@@ -164,7 +171,7 @@ def _is_reasoning(event: Event) -> bool:
 
 
 def _around(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: body[name] for name in _AROUND if body.get(name) is not None}
+    return {name: body[name] for name in _AROUND if body.get(name)}  # azure's first chunk has them empty
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from .base import Relay, frame
 
 __all__ = ["MessagesRelay"]
 
+# The type of an item -> the type of its content block, where they differ.
+_SORTS = {"message": "text", "reasoning": "thinking", "function_call": "tool_use"}
 _STOPS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens", "content_filter": "refusal"}
 
 
@@ -31,7 +34,7 @@ class _Block:
     number: int
     kind: str
     open: bool = True
-    signed: bool = False
+    signature: str = ""
 
 
 class MessagesRelay(Relay):
@@ -64,9 +67,9 @@ class MessagesRelay(Relay):
                 if isinstance(event, ItemStarted):
                     self._places[event.index] = block
         elif kind == "content_block_delta":
-            signed = mapping(body.get("delta")).get("type") == "signature_delta"
-            if signed and self._blocks:
-                self._blocks[-1].signed = True
+            delta = mapping(body.get("delta"))
+            if delta.get("type") == "signature_delta" and self._blocks:
+                self._blocks[-1].signature = string(delta.get("signature"))
         elif kind == "content_block_stop" and self._blocks:
             self._blocks[-1].open = False
 
@@ -93,17 +96,14 @@ class MessagesRelay(Relay):
 
     def _delta(self, index: int, kind: str, delta: dict[str, Any], assembler: Assembler) -> bytes:
         head = b""
+        if index not in self._places:
+            self._recognise(assembler)
         block = self._places.get(index)
-        if block is None:
-            last = self._blocks[-1] if self._blocks else None
-            known = self._places.values()
-            if last is not None and last.open and last.kind == kind and last not in known:
-                block = self._places[index] = last
-            else:
-                head = self._finished(assembler) + self._close_last(assembler)
-                blank = {"text": ""} if kind == "text" else {"thinking": "", "signature": ""}
-                head += self._start(index, {"type": kind, **blank})
-                block = self._places[index]
+        if block is None or not block.open:
+            head = self._finished(assembler) + self._close_last(assembler)
+            blank = {"text": ""} if kind == "text" else {"thinking": "", "signature": ""}
+            head += self._start(index, {"type": kind, **blank})
+            block = self._places[index]
         return head + _event("content_block_delta", {"index": block.number, "delta": delta})
 
     def _start(self, index: int, content: dict[str, Any]) -> bytes:
@@ -113,26 +113,31 @@ class MessagesRelay(Relay):
         body = {"index": block.number, "content_block": content}
         return self._head() + _event("content_block_start", body)
 
+    def _recognise(self, assembler: Assembler) -> None:
+        """What an answer says again stands where it was delivered: the first text there, and so on."""
+        ranks: Counter[str] = Counter()
+        for index, kind in assembler.numbered():
+            sort = _SORTS.get(kind, kind)
+            if sort == "thinking" and "encrypted_content" in assembler.item(index):
+                sort = "redacted_thinking"
+            rank = ranks[sort]
+            ranks[sort] += 1
+            if index not in self._places:
+                delivered = [block for block in self._blocks if block.kind == sort]
+                if rank < len(delivered) and delivered[rank] not in self._places.values():
+                    self._places[index] = delivered[rank]
+
     def _finished(self, assembler: Assembler) -> bytes:
         """The items that are done and not wholly delivered yet, in their order."""
+        self._recognise(assembler)
         frames: list[bytes] = []
         for index, item in assembler.done_items():
             if index not in self._places and item.get("type") != "message":
-                content = _block(item)
-                known = self._again(string(content.get("type")))
-                if known is None:
-                    frames += [self._close_last(assembler), self._whole_block(index, content)]
-                else:
-                    self._places[index] = known
+                frames += [self._close_last(assembler), self._whole_block(index, _block(item))]
             place = self._places.get(index)
             if place is not None and place.open and place.kind == "thinking":
                 frames.append(self._close_last(assembler))
         return b"".join(frames)
-
-    def _again(self, kind: str) -> _Block | None:
-        """A block that was delivered and has now been said again."""
-        known = self._places.values()
-        return next((block for block in self._blocks if block.kind == kind and block not in known), None)
 
     def _whole_block(self, index: int, content: dict[str, Any]) -> bytes:
         arguments = content.get("input")
@@ -153,7 +158,8 @@ class MessagesRelay(Relay):
         frames: list[bytes] = []
         index = next((index for index, place in self._places.items() if place is block), None)
         item = assembler.item(index) if index is not None else {}
-        if block.kind == "thinking" and (signature := string(item.get("signature"))) and not block.signed:
+        signature = string(item.get("signature"))
+        if block.kind == "thinking" and signature and signature != block.signature:
             delta = {"type": "signature_delta", "signature": signature}
             frames.append(_event("content_block_delta", {"index": block.number, "delta": delta}))
         block.open = False

@@ -10,6 +10,7 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +62,7 @@ class ResponsesRelay(Relay):
 
     def note(self, body: Mapping[str, Any], events: Sequence[Event]) -> None:
         kind = string(body.get("type"))
+        self._numbered = max(self._numbered, integer(body.get("sequence_number")) or -1)
         if "response" in body and not self._created and kind not in _TERMINAL:
             self._created = mapping(body["response"])
         started = next((event for event in events if isinstance(event, ItemStarted)), None)
@@ -129,14 +131,11 @@ class ResponsesRelay(Relay):
 
     def _message(self, index: int, assembler: Assembler) -> bytes:
         """What has to be told before a message can go on."""
-        if index in self._places:
+        if index not in self._places:
+            self._recognise(assembler)
+        if index in self._places and not self._places[index].done:
             return b""
         phase = string(assembler.item(index).get("phase"))
-        known = self._places.values()
-        free = (out for out in self._outs if out.kind == "message" and not out.done and out not in known)
-        if out := next((out for out in free if out.phase == phase), None):
-            self._places[index] = out
-            return b""
         told = self._finished(assembler) + self._close_messages(assembler)
         item = assembler.item(index)
         out = self._new("message", string(item.get("id")), phase)
@@ -145,6 +144,20 @@ class ResponsesRelay(Relay):
         item |= {"status": "in_progress", "content": []}
         added = self._frame("response.output_item.added", {"output_index": out.number, "item": item})
         return told + added
+
+    def _recognise(self, assembler: Assembler) -> None:
+        """What an answer says again stands where it was delivered: the first message there, and so on."""
+        ranks: Counter[tuple[str, str]] = Counter()
+        for index, kind in assembler.numbered():
+            if kind != "message" and kind not in CALLS:
+                continue  # comes whole
+            sort = kind, string(assembler.item(index).get("phase"))
+            rank = ranks[sort]
+            ranks[sort] += 1
+            if index not in self._places:
+                delivered = [out for out in self._outs if (out.kind, out.phase) == sort]
+                if rank < len(delivered) and delivered[rank] not in self._places.values():
+                    self._places[index] = delivered[rank]
 
     def _part(self, out: _Out, part: int, sort: str) -> bytes:
         if part in out.parts:
@@ -164,17 +177,12 @@ class ResponsesRelay(Relay):
 
     def _finished(self, assembler: Assembler) -> bytes:
         """The items that are done and not delivered yet, messages apart: each whole."""
+        self._recognise(assembler)
         frames: list[bytes] = []
         for index, item in assembler.done_items():
             kind = string(item.get("type"))
             if index in self._places or kind == "message":
                 continue
-            if kind in CALLS:
-                known = self._places.values()
-                again = (out for out in self._outs if out.kind in CALLS and out.done and out not in known)
-                if out := next(again, None):  # it was delivered, and has been said again
-                    self._places[index] = out
-                    continue
             frames += [self._close_messages(assembler), self._item(index, kind, item)]
         return b"".join(frames)
 
@@ -309,7 +317,7 @@ class ResponsesRelay(Relay):
 
     def _frame(self, kind: str, body: dict[str, Any]) -> bytes:
         if self.last is not None:
-            self._numbered = integer(payload(self.last).get("sequence_number")) or 0
+            self._numbered = max(self._numbered, integer(payload(self.last).get("sequence_number")) or 0)
             self.last = None
         head = b""
         if not self._created:

@@ -2,8 +2,8 @@
 
 Strategy: an argument beats `SIDESTREAM_*`, which beats `OPENAI_*`. A key from the environment belongs to the
 endpoint the environment names (or to the provider's own host): it is never sent to an endpoint that came
-from somewhere else. The wire is a matter of the host until told otherwise: Responses at OpenAI, Chat
-everywhere else, or what the end of the URL says. `SIDESTREAM_FALLBACK_*` is a second route.
+from somewhere else. The wire is a matter of the host until told otherwise: Responses at OpenAI, Messages at
+Anthropic, Chat everywhere else, or what the end of the URL says. `SIDESTREAM_FALLBACK_*` is a second route.
 
 The table `VARIABLES` is what the documentation lists; a test compares the two.
 """
@@ -19,30 +19,37 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError, NoRoute
 from ..route import Route, Secret, Wire
 
-__all__ = ["OPENAI", "VARIABLES", "routes_from_environment"]
+__all__ = ["ANTHROPIC", "OPENAI", "VARIABLES", "routes_from_environment"]
 
 OPENAI = "https://api.openai.com/v1"
+ANTHROPIC = "https://api.anthropic.com/v1"
 
 VARIABLES: dict[str, str] = {
     "SIDESTREAM_BASE_URL": "endpoint, for example http://127.0.0.1:8080/v1",
     "SIDESTREAM_API_KEY": "credential for that endpoint",
     "SIDESTREAM_API_KEY_FILE": "file that holds the credential",
     "SIDESTREAM_MODEL": "model name",
-    "SIDESTREAM_WIRE": "responses or chat",
+    "SIDESTREAM_WIRE": "responses, chat or messages",
     "SIDESTREAM_CONTINUATION": "how a broken answer is continued there; default: the provider table",
     "SIDESTREAM_FALLBACK_BASE_URL": "second route: endpoint",
     "SIDESTREAM_FALLBACK_API_KEY": "second route: credential",
     "SIDESTREAM_FALLBACK_API_KEY_FILE": "second route: file that holds the credential",
     "SIDESTREAM_FALLBACK_MODEL": "second route: model name",
-    "SIDESTREAM_FALLBACK_WIRE": "second route: responses or chat",
+    "SIDESTREAM_FALLBACK_WIRE": "second route: responses, chat or messages",
     "SIDESTREAM_FALLBACK_CONTINUATION": "second route: how a broken answer is continued there",
     "OPENAI_BASE_URL": "endpoint, if SIDESTREAM_BASE_URL is not set",
     "OPENAI_API_KEY": "credential for OPENAI_BASE_URL or OpenAI itself",
     "OPENAI_MODEL": "model name, if SIDESTREAM_MODEL is not set",
+    "ANTHROPIC_API_KEY": "credential for Anthropic itself",
 }
 
 _LONGEST_KEY = 16 * 1024
-_ENDS: tuple[tuple[str, Wire], ...] = (("/responses", "responses"), ("/chat/completions", "chat"))
+_ENDS: tuple[tuple[str, Wire], ...] = (
+    ("/responses", "responses"),
+    ("/chat/completions", "chat"),
+    ("/messages", "messages"),
+)
+_HOSTS: dict[str, Wire] = {"api.openai.com": "responses", "api.anthropic.com": "messages"}
 
 
 def routes_from_environment(
@@ -85,7 +92,9 @@ def _environment_key(env: Mapping[str, str], endpoint: str) -> str | None:
     own = _origin(endpoint) == _origin(env.get("SIDESTREAM_BASE_URL") or openai)
     if own and (key := _key(env, "SIDESTREAM_API_KEY")):
         return key
-    return env.get("OPENAI_API_KEY") or None if _origin(endpoint) == _origin(openai) else None
+    if _origin(endpoint) == _origin(openai):
+        return env.get("OPENAI_API_KEY") or None
+    return env.get("ANTHROPIC_API_KEY") or None if _origin(endpoint) == _origin(ANTHROPIC) else None
 
 
 def _fallback(env: Mapping[str, str], insecure: bool) -> tuple[Route, ...]:
@@ -110,7 +119,9 @@ def _route(
     for end, name in _ENDS:
         if base_url.rstrip("/").endswith(end):
             endpoint, said = base_url.rstrip("/").removesuffix(end), name
-    chosen: Any = wire or said or ("responses" if _host(endpoint) == "api.openai.com" else "chat")
+    chosen: Any = wire or said or _HOSTS.get(_host(endpoint), "chat")
+    if endpoint.rstrip("/") == ANTHROPIC.removesuffix("/v1"):  # as Anthropic's own SDK wants it
+        endpoint = ANTHROPIC
     form: Any = continuation  # Route checks both words
     secret = Secret(key) if key else None
     return Route(endpoint, model, chosen, secret, insecure=insecure, continuation=form)

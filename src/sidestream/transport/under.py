@@ -384,11 +384,14 @@ def _last_words(error: SidestreamError, relay: Relay) -> bytes:
 
 
 def http_of(thing: object) -> ModuleType | None:
-    """httpx or httpx2, whichever the class of `thing` comes from."""
-    for kind in type(thing).__mro__:
-        name = kind.__module__.partition(".")[0]
-        if name in ("httpx2", "httpx"):
-            return sys.modules[name]
+    """httpx or httpx2, whichever a client or transport is made with. (Module names of classes say nothing:
+    importing openai renames BaseTransport's to "openai".)"""
+    for name in ("httpx2", "httpx"):
+        http = sys.modules.get(name)
+        if http is not None and isinstance(
+            thing, http.Client | http.AsyncClient | http.BaseTransport | http.AsyncBaseTransport
+        ):
+            return http
     return None
 
 

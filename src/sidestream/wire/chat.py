@@ -34,7 +34,7 @@ from .events import (
     TextDelta,
     UsageReport,
 )
-from .prompt import Request, is_json_object, to_messages
+from .prompt import Request, any_choice, any_tool, is_json_object, system_text, to_messages
 from .sse import ServerSentEvent
 from .usage import read_usage
 
@@ -47,6 +47,7 @@ RENAMED = {
     "reasoning_effort": ("reasoning",),
     "response_format": ("text",),
     "verbosity": ("text",),
+    "stop": ("stop_sequences",),
 }
 _CHOICES = 128  # no server offers more alternatives
 
@@ -446,11 +447,11 @@ def encode(request: Request, model: str) -> dict[str, Any]:
     """The JSON body of a streamed request."""
     body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
     messages = to_messages(request.messages)
-    if request.instructions:
-        messages = [{"role": "system", "content": request.instructions}, *messages]
+    if said := system_text(request):
+        messages = [{"role": "system", "content": said}, *messages]
     body["messages"] = messages
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(any_tool(tool)) for tool in request.tools]
     for name, value in request.params.items():
         if name == "max_output_tokens":
             body["max_tokens"] = value
@@ -459,8 +460,10 @@ def encode(request: Request, model: str) -> dict[str, Any]:
         elif name == "text":
             body |= _text(mapping(value))
         elif name == "tool_choice":
-            body["tool_choice"] = _tool_choice(value)
-        elif name not in ("store", "include", "background", "truncation"):
+            body["tool_choice"] = _tool_choice(any_choice(value))
+        elif name == "stop_sequences":
+            body["stop"] = value
+        elif name not in ("store", "include", "background", "truncation", "system"):
             body[name] = value
     return body
 

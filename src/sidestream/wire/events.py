@@ -142,7 +142,8 @@ class Finished(Struct, frozen=True):
     """The answer is over, by the rules of its wire.
 
     `reason` is the field's finish reason: stop, length, tool_calls, content_filter or what the provider
-    said. `confirmed` is False where the wire only stopped and never said why.
+    said. `confirmed` is False where the wire only stopped and never said why. `error` says why it failed, or
+    why the model declined.
     """
 
     status: Literal["completed", "incomplete", "failed"]

@@ -1,7 +1,7 @@
 """What a caller asks, in the field's own shapes, and the way between those shapes.
 
-Strategy: callers write chat-style message dicts, Responses items or content blocks of the Messages wire, mixed
-as they come. `Request` keeps them as given; `to_items` and `to_messages` (and turns.py for the Messages wire)
+Strategy: callers write chat-style message dicts, Responses items or content blocks of the Messages wire, as
+they come. `Request` keeps them as given; `to_items` and `to_messages` (and turns.py for the Messages wire)
 translate for the wire a route speaks, so that a call can move to a route with another wire. A tool result
 never becomes an item with a role (backends answer 400 to `role: tool` in a Responses input), and an assistant
 turn is written in its long form (llama.cpp and Codex take no other). Bad shapes are reported by position,
@@ -19,11 +19,14 @@ from ._json import NotJSON, dumps, loads, mapping, sequence, string
 
 __all__ = [
     "Request",
+    "any_choice",
+    "any_tool",
     "block_role",
     "check_input",
     "from_input",
     "is_block",
     "size",
+    "system_text",
     "to_items",
     "to_messages",
 ]
@@ -101,6 +104,33 @@ def is_block(entry: dict[str, Any]) -> bool:
     kind = string(entry.get("type"))
     compaction = kind == "compaction" and "content" in entry
     return kind in _BLOCKS or compaction or kind.endswith(("_tool_use", "_tool_result"))
+
+
+def any_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """The same tool; a function in the form of the Messages wire as Responses and Chat know it."""
+    if "input_schema" not in tool or tool.get("type") not in (None, "custom"):
+        return tool
+    names = ("name", "description", "strict")
+    return {
+        "type": "function",
+        **{name: value for name, value in tool.items() if name in names},
+        "parameters": tool["input_schema"],
+    }
+
+
+def any_choice(choice: object) -> object:
+    """The same choice of tools; in the form of the Messages wire as Responses knows it."""
+    kind = mapping(choice).get("type")
+    if kind == "tool":
+        return {"type": "function", "name": mapping(choice).get("name")}
+    if kind in ("auto", "none", "any"):
+        return "required" if kind == "any" else kind
+    return choice
+
+
+def system_text(request: Request) -> str:
+    """The instructions, and what stands in the Messages wire's field for them."""
+    return "\n\n".join(filter(None, (request.instructions, plain_text(request.params.get("system")))))
 
 
 def block_role(block: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ from .events import (
     TextDone,
     UsageReport,
 )
-from .prompt import Request, to_items
+from .prompt import Request, any_choice, any_tool, system_text, to_items
 from .sse import ServerSentEvent
 from .usage import read_usage
 
@@ -466,22 +466,22 @@ def encode(request: Request, model: str) -> dict[str, Any]:
     """The JSON body of a streamed request."""
     background = request.params.get("background") is True  # and kept, or nobody could come back for it
     body: dict[str, Any] = {"model": model, "stream": True, "store": background}
-    if request.instructions:
-        body["instructions"] = request.instructions
+    if said := system_text(request):
+        body["instructions"] = said
     body["input"] = to_items(request.messages)
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(any_tool(tool)) for tool in request.tools]
     for name, value in request.params.items():
         if name in ("response_format", "text"):
             text = mapping(value) if name == "text" else {"format": _format(value)}
             body["text"] = {**mapping(body.get("text")), **text}
         elif name == "tool_choice":
-            body["tool_choice"] = _tool_choice(value)
+            body["tool_choice"] = _tool_choice(any_choice(value))
         elif name in ("max_tokens", "max_completion_tokens"):
             body["max_output_tokens"] = value
         elif name == "reasoning_effort":
             body["reasoning"] = {**mapping(body.get("reasoning")), "effort": value}
-        elif name not in ("n", "stop", "seed"):
+        elif name not in ("n", "stop", "stop_sequences", "seed", "system"):
             body[name] = value
     return body
 

@@ -190,25 +190,27 @@ class Decoder:
         return self._feed_lines(held + chunk)
 
     def _feed_lines(self, chunk: bytes) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
         if self._skip_lf:
             self._skip_lf = False
             if chunk[0] == _LF:
                 if self._raw:
                     self._raw[-1] += b"\n"
                     self._raw_size += 1
+                elif self._blanks:
+                    events.append(ServerSentEvent("message", b"", b"\n", self.last_event_id))
                 chunk = chunk[1:]
         if b"\n" not in chunk and b"\r" not in chunk:
             if chunk:
                 self._tail.append(chunk)
                 self._hold(chunk)
-            return []
+            return events
         self._tail.append(chunk)
         lines = b"".join(self._tail).splitlines(keepends=True)
         self._tail = []
         if lines[-1][-1] not in (_LF, _CR):
             self._tail = [lines.pop()]
         self._skip_lf = lines[-1][-1] == _CR and not self._tail
-        events: list[ServerSentEvent] = []
         for line in lines:
             self._line(line, events)
         self._held = self._raw_size
@@ -226,7 +228,8 @@ class Decoder:
             self._raw_size += len(line)
             self._field(content)
             return
-        raw = b"".join(self._raw) + (b"\r" if line[0] == _CR else b"\n")
+        blank = line if self._blanks else line[:1]
+        raw = b"".join(self._raw) + blank
         self._raw, self._raw_size = [], 0
         if len(raw) > self._limits.event:
             raise LimitExceeded("event", self._limits.event)

@@ -100,18 +100,19 @@ def _blocks(content: object) -> Blocks:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     parts = [_block(mapping(part)) for part in sequence(content)]
-    return [
-        part for part in parts if part and (part.get("type") != "text" or string(part.get("text")).strip())
-    ]
+    return [part for part in parts if part and not _is_blank(part)]
+
+
+def _is_blank(part: dict[str, Any]) -> bool:
+    return part.get("type") == "text" and not string(part.get("text")).strip()
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any]:
     kind = part.get("type")
     if kind in ("input_text", "output_text"):
-        notes = [
-            _citation(note) for note in map(mapping, sequence(part.get("annotations"))) if _is_ours(note)
-        ]
-        return {"type": "text", "text": string(part.get("text")), **({"citations": notes} if notes else {})}
+        notes = filter(None, map(_citation, map(mapping, sequence(part.get("annotations")))))
+        cited = {"citations": found} if (found := list(notes)) else {}
+        return {"type": "text", "text": string(part.get("text")), **cited}
     if kind == "refusal":
         return {"type": "text", "text": string(part.get("refusal"))}
     if kind in ("image_url", "input_image"):
@@ -120,13 +121,10 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _is_ours(note: dict[str, Any]) -> bool:
-    return string(note.get("type")).endswith("_location")
-
-
 def _citation(note: dict[str, Any]) -> dict[str, Any]:
-    """A citation as it may be sent back."""
-    return {name: value for name, value in note.items() if name != "file_id"}
+    """A citation as it may be sent back; {} for another wire's."""
+    ours = string(note.get("type")).endswith("_location")
+    return {name: note[name] for name in note if name != "file_id"} if ours else {}
 
 
 def _image(url: str) -> dict[str, Any]:
