@@ -80,7 +80,7 @@ def test_a_secret_shows_itself_nowhere() -> None:
 
 
 def test_the_messages_wire_has_headers_of_its_own() -> None:
-    """The key goes as `x-api-key` and never as a Bearer token too; what the caller gives wins, in any case."""
+    """The key goes as `x-api-key` and never as a Bearer token too; what the caller gives wins."""
     route = Route("https://host/v1", "m", "messages", Secret("canary-credential"))
     headers = route.request_headers()
     assert (headers["x-api-key"], headers["anthropic-version"]) == ("canary-credential", "2023-06-01")

@@ -420,9 +420,10 @@ class Assembler:
 
     @property
     def could_settle(self) -> bool:
-        """Whether every announced item is done and one of them is a final message with text."""
+        """Whether every announced item is done, and the last of them is a final message with text."""
         slots = list(self._slots.values())
-        final = any(slot.kind == "message" and slot.channel == "text" and slot.text for slot in slots)
+        last = slots[-1] if slots else None
+        final = last is not None and last.kind == "message" and last.channel == "text" and bool(last.text)
         return final and all(slot.done and slot.item.get("status") != "incomplete" for slot in slots)
 
     @property

@@ -118,6 +118,11 @@ class _Common:
         self.exchange: Exchange | None = None
         self.reply: Reply | None = None
 
+    @property
+    def torn(self) -> bool:
+        """Whether the last exchange ended before its body did."""
+        return isinstance(self._outcome, Broke)
+
     def stop(self, kind: Kind = "cancel") -> None:
         """End the call, from any thread."""
         self._brake.stop(kind)

@@ -46,7 +46,14 @@ def environment(**extra: str) -> dict[str, str]:
 def test_python_block_runs(code: str) -> None:
     """A Python block of the documentation runs as it stands."""
     with Lab(script.say("Glomma, Amazon, Nile.")) as lab:
-        env = environment(SIDESTREAM_BASE_URL=lab.url, SIDESTREAM_MODEL="lab-1")
+        env = environment(
+            SIDESTREAM_BASE_URL=lab.url,
+            SIDESTREAM_MODEL="lab-1",
+            OPENAI_BASE_URL=lab.url,
+            OPENAI_API_KEY="docs-key",
+            ANTHROPIC_BASE_URL=lab.url.removesuffix("/v1"),
+            ANTHROPIC_API_KEY="docs-key",
+        )
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
             env=env,

@@ -24,7 +24,7 @@ from sidestream.lab import Continuing, Fault, Lab, Plan, script
 from sidestream.lab.continuing import FORMS
 
 NAMES = ("unicode-raw", "unicode", "phases", "parallel-calls", "parallel-tools", "two-choices", "refusal")
-STREAMS = [s for s in recorded("responses", "chat") if s.name.partition("-")[2] in NAMES]
+STREAMS = [s for s in recorded("responses", "chat", "messages") if s.name.partition("-")[2] in NAMES]
 ENDS = {
     "clean end": Fault.end,
     "FIN mid-chunk": Fault.cut,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -72,7 +72,7 @@ class Running:
         assert not self._thread.is_alive()
 
 
-@contextmanager
+@contextlib.contextmanager
 def before(upstream: Lab | str, **options: Any) -> Iterator[Running]:
     running = Running(upstream if isinstance(upstream, str) else upstream.url, **options)
     try:
@@ -304,9 +304,10 @@ def test_a_request_that_is_too_large(what: bytes) -> None:
         ),
         (b"CONNECT elsewhere.test:443 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400, "a path"),
         (b"GET /v1/models HTTP/1.0\r\n\r\n", 505, "HTTP/1.1"),
+        (request(RESPONSES, b"", f"X-Long: {'x' * 200_000}"), 431, "not a request"),
         (request(RESPONSES, b"", "Upgrade: websocket", method="GET"), 426, "use HTTP"),
     ],
-    ids=["garbage", "another server", "a tunnel", "old", "websocket"],
+    ids=["garbage", "another server", "a tunnel", "old", "head", "websocket"],
 )
 def test_requests_that_are_not_forwarded(what: bytes, status: int, why: str) -> None:
     """What is no HTTP/1.1 request for this provider is refused in words, and goes nowhere."""
@@ -332,6 +333,18 @@ def test_a_connection_that_says_nothing_is_closed() -> None:
     """A connection without a request ends after the idle time."""
     with Lab() as lab, before(lab, limits=Limits(idle=0.05)) as local:
         assert local.ask(b"GET /v1") == Heard(b"", b"", "fin")
+
+
+def test_a_client_that_keeps_talking_is_closed() -> None:
+    """While it is answered a client may send its next request, and no more than that."""
+    plan = Plan.always(Fault.stall(after_event=4))
+    with Lab(script.say(TEXT), plan=plan) as lab, before(lab) as local, local.connect() as sock:
+        sock.sendall(asking("chat", close=False))
+        read_until(sock, b'"content"')
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(b"x" * 260_000)
+        assert lab.wait_closed(0).ended_by == "client"
+        assert listen(sock).ending in ("fin", "reset")
 
 
 # HTTP's smaller promises.

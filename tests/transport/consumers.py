@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import anthropic
@@ -33,13 +34,15 @@ class Seen:
     events: list[Any] = field(default_factory=list)
     final: Any = None
     error: BaseException | None = None
+    own: list[dict[str, Any]] | None = None  # the wire's events as JSON, see `wire_events`
 
 
 @dataclass
 class View:
-    """What it has of that. `calls` are names and arguments; of the Responses wire those that were called done,
-    of the others all that have begun. `pieces` are the arguments that came in deltas, by where they belong.
-    `names` are those of calls, or the phases of items. `ends` is how the answer ended, in the wire's words."""
+    """What it has of that. `calls` are names and arguments; of the Responses wire those that were called
+    done, of the others all that have begun. `pieces` are the arguments that came in deltas, by where they belong.
+    `names` are those of calls, or the phases of items,
+    `kinds` the types of content blocks. `ends` is how the answer ended, in the wire's words."""
 
     text: dict[int, str] = field(default_factory=dict)
     reasoning: str = ""
@@ -47,6 +50,7 @@ class View:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     pieces: dict[Any, str] = field(default_factory=dict)
     names: dict[Any, str] = field(default_factory=dict)
+    kinds: dict[int, str] = field(default_factory=dict)
     ends: list[Any] = field(default_factory=list)
     final: Any = None
 
@@ -145,8 +149,14 @@ def view(wire: str, seen: Seen) -> View:
     return found
 
 
-def wire_events(wire: str, seen: Seen) -> Iterator[dict[str, Any]]:
+def wire_events(wire: str, seen: Seen) -> list[dict[str, Any]]:
     """The wire's own events, without those that a helper adds."""
+    if seen.own is None:
+        seen.own = list(_wire_events(wire, seen))
+    return seen.own
+
+
+def _wire_events(wire: str, seen: Seen) -> Iterator[dict[str, Any]]:
     for event in seen.events:
         if wire == "chat":
             chunk = event if not hasattr(event, "type") else getattr(event, "chunk", None)
@@ -232,12 +242,13 @@ def _messages(found: View, event: dict[str, Any]) -> None:
     kind, delta = event["type"], event.get("delta") or _NONE
     if kind == "content_block_start":
         block = event["content_block"]
+        found.kinds[event["index"]] = block["type"]
         if "name" in block:
             found.names[event["index"]] = block["name"]
             found.pieces[event["index"]] = json.dumps(block["input"]) if block.get("input") else ""
         if block["type"] == "text":
             found.text[0] = found.text.get(0, "") + block["text"]
-    elif delta.get("type") == "text_delta":
+    elif delta.get("type") == "text_delta" and found.kinds.get(event["index"]) == "text":
         found.text[0] = found.text.get(0, "") + delta["text"]
     elif delta.get("type") == "thinking_delta":
         found.reasoning += delta["thinking"]
@@ -272,7 +283,7 @@ _FINALS = {"responses": _final_response, "chat": _final_completion, "messages": 
 
 def incoherent(wire: str, seen: Seen) -> Iterator[str]:
     """What is wrong with these events as one stream. What a recorded stream does itself is no fault."""
-    return _GRAMMARS[wire](list(wire_events(wire, seen)))
+    return _GRAMMARS[wire](wire_events(wire, seen))
 
 
 def _one_response(events: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -284,7 +295,7 @@ def _one_response(events: Sequence[dict[str, Any]]) -> Iterator[str]:
     if len(ids) > 1:
         yield "more than one response id"
     numbers = [event["sequence_number"] for event in events if event.get("sequence_number") is not None]
-    if any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(numbers)):
         yield "sequence numbers do not rise"
     for name in ("response.output_item.added", "response.output_item.done"):
         places = [event.get("output_index") for event in events if event.get("type") == name]

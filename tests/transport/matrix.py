@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import inspect
 import itertools
 import json
+import re
 import ssl
 import sys
 import time
@@ -38,7 +38,6 @@ import sidestream
 from sidestream import SidestreamError
 from sidestream.drivers import System
 from sidestream.lab import KINDS, Continuing, Fault, Kind, Lab, Limits, Plan, Request, Script, script
-from sidestream.lab.sse import decode
 from sidestream.recovery.origins import Origins
 from sidestream.recovery.policy import Backoff, Policy
 
@@ -205,8 +204,9 @@ def read_messages(seen: Seen, event: Any) -> None:
         if event.delta.type == "input_json_delta":
             seen.calls[event.index][1] += event.delta.partial_json
     elif event.type == "message_delta":
-        seen.ended = event.delta.stop_reason is not None
+        seen.ended = seen.ended or event.delta.stop_reason is not None
     elif event.type == "message_stop":
+        seen.ended = True
         seen.closed += 1
 
 
@@ -304,8 +304,8 @@ def remark(cell: Cell, seen: Seen, client: Any) -> str:
     if reply is None:
         return "last_call() knows nothing of it"
     twice = cell.strike.fault.kind is Kind.REPEAT_TERMINAL  # the provider's doing, and harmless
-    is_one = (seen.opened, seen.closed) == (1, 1) or twice or _ends_unseen(cell)
-    if not is_one and seen.error is None and not seen.told:
+    is_one = seen.opened == 1 and seen.closed <= 1
+    if not is_one and not twice and seen.error is None and not seen.told:
         return f"{seen.opened} beginnings and {seen.closed} ends"
     if seen.error is None:
         return ""
@@ -333,7 +333,12 @@ def cell_sdk(cell: Cell) -> Any:
 
 def said(answer: str) -> Callable[[Request], Script]:
     """The answer function of the lab."""
-    return Continuing(TEXT) if answer == "text" else calling
+    return Continuing(TEXT, tokens_of=phrases) if answer == "text" else calling
+
+
+def phrases(text: str) -> list[str]:
+    """Three words to a delta."""
+    return re.findall(r"(?:\s*\S+){1,3}|\s+$", text)
 
 
 def calling(request: Request) -> Script:
@@ -394,6 +399,7 @@ def places(wire: str, answer: str, *, streams: bool) -> dict[str, dict[str, int]
             "late in the text": {"after_event": late},
             "in a letter": {"at_byte": inside},
             "after the text": {"after_event": texts[-1] + 1},
+            "as it ends": {"after_event": len(events) - 2},
             **last,
         }
     parts = [n for n, event in enumerate(events) if PARTS[wire] in event]
@@ -419,11 +425,10 @@ AT: dict[Kind, Callable[..., Fault]] = {
     Kind.SPLICE: Fault.splice,
     Kind.NO_CLOSE_NOTIFY: Fault.no_close_notify,
 }
-# Where a strike takes a while, not everywhere.
-SELECTED = frozenset(
-    {"before it", "late in the text", "after the text", "in the call", "before the last event", "in the middle"}
-)
-SLOW = frozenset({Kind.STALL, Kind.KEEPALIVE, Kind.NO_CLOSE_NOTIFY})
+# These strike at every place, the others at some; TLS, which takes longest to set up, inside only.
+THOROUGH = frozenset({Kind.END, Kind.CUT})
+INSIDE = frozenset({"late in the text", "in the call", "in the middle"})
+SELECTED = INSIDE | {"before it", "after the text", "before the last event", "before its last byte"}
 # What can be done to every answer, wherever.
 EVERYWHERE = (
     Strike(Fault.headers_only(), "after the head"),
@@ -446,21 +451,24 @@ TO_STREAMS = (
     Strike(Fault.huge_event(size=1024 * 1024), "after the first event"),
 )
 # Faults after which the answer is whole all the same: striking every time, they change nothing.
-HARMLESS = frozenset({Kind.SLICER, Kind.DRIP, Kind.BOM, Kind.LINE_ENDS, Kind.HUGE_EVENT, Kind.REPEAT_TERMINAL})
+HARMLESS = frozenset(
+    {Kind.SLICER, Kind.DRIP, Kind.BOM, Kind.LINE_ENDS, Kind.HUGE_EVENT, Kind.REPEAT_TERMINAL}
+)
 
 
 def strikes(shape: Shape, answer: str, *, streams: bool) -> Iterator[Strike]:
     """Every fault at every place that makes sense for it."""
-    for kind, make in AT.items():
-        if kind is Kind.KEEPALIVE and not streams:
-            make = _blanks  # what some providers send while a whole answer is made
+    # Blank lines are what some providers send while a whole answer is made.
+    makers = AT if streams else {**AT, Kind.KEEPALIVE: _blanks}
+    for kind, make in makers.items():
+        some = INSIDE if kind is Kind.NO_CLOSE_NOTIFY else SELECTED
         for where, at in places(shape.wire, answer, streams=streams).items():
-            if kind not in SLOW or where in SELECTED:
+            if kind in THOROUGH or where in some:
                 yield Strike(make(**at), where)
-            if kind is Kind.SPLICE and where in SELECTED:
+            if kind is Kind.SPLICE and where in INSIDE:
                 yield Strike(make("json", **at), f"{where}, JSON")
                 yield Strike(make(**at, then="cut"), f"{where}, and torn")
-            if kind is Kind.NO_CLOSE_NOTIFY and where in SELECTED:
+            if kind is Kind.NO_CLOSE_NOTIFY and where in INSIDE:
                 yield Strike(make(**at), f"{where}, no length", open_ended=True)
     yield from EVERYWHERE
     if streams:
@@ -471,24 +479,25 @@ def _blanks(**at: int) -> Fault:
     return Fault.keepalive("blank", **at)
 
 
-def cells(shape: Shape) -> Iterator[Cell]:
+def cells(shape: Shape, colour: str) -> Iterator[Cell]:
     """Every run of one kind of call."""
     sides = (True,) if shape.hold else (False, True)
-    for colour, answer in itertools.product(COLOURS, ANSWERS):
+    for answer in ANSWERS:
         for strike in strikes(shape, answer, streams=shape.streams):
             for wrapped in sides:
                 yield Cell(shape, colour, answer, strike, wrapped)
-            lasting = not shape.streams or strike.where in SELECTED or "before it" in strike.where
+            lasting = strike.where in INSIDE or strike.where in ("before it", "all", "after the head")
             if strike.fault.kind not in HARMLESS and lasting:
                 yield Cell(shape, colour, answer, strike, wrapped=True, always=True)
 
 
 # Running.
 
-CLOCK = 0.4  # seconds of silence that are too many, where silence is the fault
-PATIENCE = 1.6  # seconds after which the lab stops keeping silence
+CLOCK = 0.5  # seconds of silence that are too many, where silence is the fault
+PATIENCE = 2.0  # seconds after which the lab stops keeping silence
 AMPLE = 20.0
 POLICY = Policy(backoff=Backoff(base=0, throttled_base=0))
+PATIENT = replace(POLICY, tries=4)  # short clocks may ring on a busy machine although the server is well
 TOOLS = {
     "responses": {"type": "function", "name": NAME, "parameters": {"type": "object"}, "strict": False},
     "chat": {"type": "function", "function": {"name": NAME, "parameters": {"type": "object"}}},
@@ -559,7 +568,7 @@ def clients(cell: Cell, lab: Lab) -> Any:
     return sidestream.wrap(
         client,
         timeout=sidestream.Timeouts(total=total, first=clock, idle=clock),
-        policy=POLICY,
+        policy=PATIENT if cell.strike.is_silence and not cell.always else POLICY,
         hold=shape.hold,
         observe=(),
         notify=lambda _: back(),
@@ -582,7 +591,7 @@ def run(cell: Cell) -> Result:
             asyncio.run(_run(cell, client, seen))
         struck = lab.wait_ended(0)
         hung = cell.strike.is_silence and struck.ended_by == "server"
-        return Result(cell, mark(cell, seen, hung=hung), remark(cell, seen, client) or _in_words(seen))
+        return Result(cell, mark(cell, seen, hung=hung), remark(cell, seen, client))
 
 
 async def _run(cell: Cell, client: Any, seen: Seen) -> None:
@@ -593,22 +602,21 @@ async def _run(cell: Cell, client: Any, seen: Seen) -> None:
             seen.error = error
 
 
-def _in_words(seen: Seen) -> str:
-    return ""
-
-
 def run_all(which: Iterable[Cell]) -> list[Result]:
-    """Runs that wait do so together, the others one after the other."""
+    """Runs that wait do so together, beside the others; what loads on first use is loaded before."""
     every = list(which)
+    for cell in every[:1]:
+        run(replace(cell, strike=EVERYWHERE[-1], wrapped=True, always=False))
     waiting = [cell for cell in every if cell.strike.is_silence]
-    with ThreadPoolExecutor(12) as pool:
-        results = list(pool.map(run, waiting))
-    return results + [run(cell) for cell in every if not cell.strike.is_silence]
+    with ThreadPoolExecutor(8) as pool:
+        waited = [pool.submit(run, cell) for cell in waiting]
+        results = [run(cell) for cell in every if not cell.strike.is_silence]
+        return [*results, *(result.result() for result in waited)]
 
 
-def matrix(shape: Shape) -> list[Result]:
+def matrix(shape: Shape, colour: str) -> list[Result]:
     """Every run of one kind of call."""
-    return run_all(cells(shape))
+    return run_all(cells(shape, colour))
 
 
 # Counting and checking.
@@ -618,15 +626,15 @@ Counts = dict[str, dict[str, dict[str, int]]]  # fault -> who -> mark -> runs
 
 def counted(results: Iterable[Result]) -> Counts:
     """The marks of one kind of call, by fault and by who was struck."""
-    counts: dict[str, dict[str, Counter[str]]] = {str(kind): {} for kind in KINDS}
+    counts: dict[str, dict[str, Counter[str]]] = {}
     for result in results:
         cell = result.cell
         who = "always" if cell.always else "wrapped" if cell.wrapped else "bare"
-        counts[str(cell.strike.fault.kind)].setdefault(who, Counter())[result.mark] += 1
+        counts.setdefault(str(cell.strike.fault.kind), {}).setdefault(who, Counter())[result.mark] += 1
     return {
-        kind: {who: {m: n[m] for m in MARKS if n[m]} for who, n in sorted(row.items())}
-        for kind, row in counts.items()
-        if row
+        str(kind): {who: {m: n[m] for m in MARKS if n[m]} for who, n in sorted(counts[str(kind)].items())}
+        for kind in KINDS
+        if str(kind) in counts
     }
 
 
@@ -651,16 +659,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cells", action="store_true", help="every cell in words, in place of the counts")
     parser.add_argument("--only", default="", help="kinds of calls whose name contains this")
     options = parser.parse_args(arguments)
-    shapes = [shape for shape in SHAPES if options.only in shape.name]
+    parts = [part for part in itertools.product(SHAPES, COLOURS) if options.only in part[0].name]
     with ProcessPoolExecutor(2) as pool:
-        results = dict(zip(shapes, pool.map(matrix, shapes), strict=True))
+        results = list(pool.map(matrix, *zip(*parts, strict=True)))
     if options.cells:
-        for result in itertools.chain.from_iterable(results.values()):
+        for result in itertools.chain.from_iterable(results):
             print(result)  # noqa: T201
     else:
-        rows = {shape.name: counted(row) for shape, row in results.items()}
+        rows: dict[str, dict[str, Counts]] = {}
+        for (shape, colour), found in zip(parts, results, strict=True):
+            rows.setdefault(shape.name, {})[colour] = counted(found)
         print(json.dumps({"sdks": versions(), "rows": rows}, indent=1))  # noqa: T201
-    broken = [line for row in results.values() for line in broken_promises(row)] if options.check else []
+    broken = [line for found in results for line in broken_promises(found)] if options.check else []
     for line in broken:
         print(line, file=sys.stderr)  # noqa: T201
     return 1 if broken else 0

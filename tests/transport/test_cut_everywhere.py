@@ -5,11 +5,12 @@ clients with nothing replaced. The first body is cut and ends in one of four way
 said again, or, to a request to go on, the rest of it. What the SDK's consumer has in the end is compared with
 what the same SDK makes of the whole stream alone.
 
-A cut is an offset, one of `ENDINGS` and a `Way`; 32 pairs of these two. How many are made is `SIDESTREAM_CUTS`:
+A cut is an offset, one of `ENDINGS` and a `Way`; 32 pairs of these two. `SIDESTREAM_CUTS` says how many are made:
 
 - `turns` (default): the ends of events and one byte before, and every 24th byte, by one pair in turn.
-- `every` (what CI does): every byte by one pair in turn. Inside one huge delta all bytes are alike: one in 16.
-- `all`: every byte by all 32.
+- `every` (what CI does): every byte by one pair in turn. The SDKs need milliseconds to read a stream, so what
+  they would be given is read as bytes first, and they read each body (and its error) once.
+- `all`: every byte by all 32, each under the SDK.
 """
 
 from __future__ import annotations
@@ -24,7 +25,19 @@ from typing import Any
 
 import httpx2
 import pytest
-from consumers import SDKS, STYLES, Seen, View, aconsume, arguments, asked, client_of, consume, incoherent, view
+from consumers import (
+    SDKS,
+    STYLES,
+    Seen,
+    View,
+    aconsume,
+    arguments,
+    asked,
+    client_of,
+    consume,
+    incoherent,
+    view,
+)
 from provider_in_memory import ENDINGS, Answer, Ending, Provider, Says, goes_on, patient
 
 import sidestream
@@ -82,6 +95,7 @@ class Stage:
         self.lost = 0
         self.continued = 0
         self.troubles: list[str] = []
+        self._told: set[Any] = set()
         self._ask = asked(stream)
         self._loop = asyncio.new_event_loop()
         self._clients = cache(self._client)
@@ -139,8 +153,26 @@ class Stage:
     def _offsets(self) -> Iterator[int]:
         seams = {0, *accumulate(map(len, split_events(self.stream.data)))}
         seams |= {end - 1 for end in seams if end}
-        step = STEP if CUTS == "turns" else 16 if self.stream.name.endswith("huge-delta") else 1
+        step = STEP if CUTS == "turns" else 1
         yield from (at for at in range(len(self.stream.data) + 1) if at in seams or at % step == 0)
+
+    def is_new(self, way: Way, *answers: Says) -> bool:
+        """Whether the SDK would be given something that this consumer has not had in another cut."""
+        if CUTS != "every":
+            return True
+        self.provider.play(*answers)
+        self.cases += 1
+        client = self._clients(way.is_async, way.continues)._client
+        url, body = f"http://provider.test{_PATHS[self.stream.wire]}", {**self._ask, "stream": True}
+        found = (
+            self._loop.run_until_complete(_araw(client, url, body))
+            if way.is_async
+            else (_raw(client, url, body))
+        )
+        key = way.style, way.is_async, *found
+        new = key not in self._told
+        self._told.add(key)
+        return new
 
     def cut(self, at: int, ending: Ending) -> Answer:
         """The stream up to there, every other time event by event."""
@@ -151,6 +183,17 @@ class Stage:
     def calls(self) -> list[tuple[str, Any]]:
         """The calls of the answer that are whole."""
         return [(call["name"], arguments(call["arguments"])) for call in self.stream.expect["tool_calls"]]
+
+    @property
+    def end(self) -> int:
+        """From there on, or in what may be taken for the end of it, a cut takes nothing away."""
+        settle = self.stream.verdict["settle"]
+        return int(settle[0] if settle else self.stream.verdict["end"])
+
+    @property
+    def settles(self) -> bool:
+        """Whether it is whole before its end, and is then taken for complete, whatever would have come."""
+        return bool(self.stream.verdict["settle"])
 
     @cached_property
     def again(self) -> Says:
@@ -164,6 +207,33 @@ class Stage:
         return goes_on(stream.wire, told["text"], stream.data)
 
 
+_PATHS = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "messages": "/v1/messages"}
+
+
+def _raw(client: httpx2.Client, url: str, body: dict[str, Any]) -> tuple[bytes, type | None]:
+    """What a body is, and how it ends."""
+    told = b""
+    try:
+        with client.stream("POST", url, json=body) as response:
+            for chunk in response.iter_raw():
+                told += chunk
+    except Exception as error:  # noqa: BLE001  the SDK will see the same
+        return told, type(error)
+    return told, None
+
+
+async def _araw(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> tuple[bytes, type | None]:
+    """What a body is, and how it ends."""
+    told = b""
+    try:
+        async with client.stream("POST", url, json=body) as response:
+            async for chunk in response.aiter_raw():
+                told += chunk
+    except Exception as error:  # noqa: BLE001  the SDK will see the same
+        return told, type(error)
+    return told, None
+
+
 @pytest.fixture
 def stage(stream: Stream, record_property: Callable[[str, object], None]) -> Iterator[Stage]:
     stage = Stage(stream)
@@ -174,6 +244,7 @@ def stage(stream: Stream, record_property: Callable[[str, object], None]) -> Ite
 
 
 readable = [stream for stream in GOOD if any((stream.name, style) not in UNREADABLE for style in STYLES)]
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer")  # phases that openai does not know
 by_stream = pytest.mark.parametrize("stream", readable, ids=lambda stream: stream.name)
 
 
@@ -194,19 +265,26 @@ def test_what_the_bare_sdk_makes_of_a_whole_stream(stage: Stage) -> None:
 def test_a_cut_stream_comes_back_whole(stage: Stage) -> None:
     """Wherever and however the first body breaks, the SDK's consumer has the whole answer exactly once."""
     for at, ending, way in stage.cuts():
-        seen = stage.play(way, stage.cut(at, ending), stage.again, stage.again)
+        answers = stage.cut(at, ending), stage.again, stage.again
+        if not stage.is_new(way, *answers):
+            continue
+        seen = stage.play(way, *answers)
         where = f"{ending} at {at}, {way}"
-        stage.troubles += [f"{where}: {trouble}" for trouble in problems(stage, way, seen)]
-        stage.continued += any(len(body.get("messages") or body["input"]) > 1 for body in stage.provider.requests)
+        stage.troubles += [
+            f"{where}: {trouble}" for trouble in problems(stage, way, seen, torn=ending != "clean")
+        ]
+        stage.continued += any(
+            len(body.get("messages") or body["input"]) > 1 for body in stage.provider.requests
+        )
     assert not stage.troubles, shown(stage.troubles)
 
 
-def problems(stage: Stage, way: Way, seen: Seen) -> Iterator[str]:
+def problems(stage: Stage, way: Way, seen: Seen, *, torn: bool) -> Iterator[str]:
     """What is wrong with a call that should have brought the whole answer."""
     wire = stage.stream.wire
     whole, error, own = stage.whole(way.style)
     found = view(wire, seen)
-    if type(seen.error) is not type(error):
+    if type(seen.error) is not type(error) and not (seen.error is None and stage.settles):
         yield f"it ended with {seen.error!r} ({seen.error and seen.error.__cause__!r})"
         return
     for name in ("text", "refusal"):
@@ -215,7 +293,7 @@ def problems(stage: Stage, way: Way, seen: Seen) -> Iterator[str]:
     if found.calls not in (whole.calls, stage.calls):
         yield f"calls {found.calls}"
     yield from _reasoning_problems(wire, found, whole)
-    if not _ends_alike(stage, found, whole):
+    if not _ends_alike(stage, found, whole, torn=torn):
         yield f"it ended as {found.ends}"
     if not _final_alike(stage, found, whole):
         yield f"the final object says {found.final}, not {whole.final}"
@@ -223,31 +301,109 @@ def problems(stage: Stage, way: Way, seen: Seen) -> Iterator[str]:
         yield f"the stream is incoherent: {trouble}"
 
 
-def _ends_alike(stage: Stage, found: View, whole: View) -> bool:
+def _ends_alike(stage: Stage, found: View, whole: View, *, torn: bool) -> bool:
     """One end, and the one that was recorded; what is settled has been completed, whatever came later."""
     if not whole.ends:
         return len(found.ends) <= 1
-    end = "response.completed" if stage.stream.verdict["settle"] else whole.ends[-1]
+    if stage.stream.wire == "messages":  # whether message_stop is added depends on how the body ended
+        stops = found.ends[-1] == "message_stop", whole.ends[-1] == "message_stop"
+        return (
+            stops[0] >= (stops[1] and torn)
+            and found.ends[: len(found.ends) - stops[0]][-1:]
+            == (whole.ends[: len(whole.ends) - stops[1]][-1:])
+        )
+    end = "response.completed" if stage.settles else whole.ends[-1]
     return len(found.ends) <= len(whole.ends) and found.ends[-1] in (whole.ends[-1], end)
 
 
 def _final_alike(stage: Stage, found: View, whole: View) -> bool:
-    """The same final object. Where the recorded one lists less than was said, all that was said will do."""
+    """The same final object, without its half calls. Where the recorded one lists less than was said, all
+    that was said will do."""
     if found.final == whole.final or not whole.ends:
         return True
+    told = stage.stream.expect
     if stage.stream.wire == "responses":
-        text = stage.stream.expect["commentary"] + stage.stream.expect["text"] + stage.stream.expect["refusal"]
-        return found.final == ("completed", text, stage.calls) and whole.final is None or whole.final[1:] != found.final[1:]
+        said = "".join(told[name] for name in ("commentary", "text", "refusal"))
+        thought = told["reasoning"] if "analysis" in stage.stream.name else ""  # a message to the SDK
+        return found.final == ("completed", thought + said, stage.calls)
+    if stage.stream.wire == "messages" and told["status"] == "incomplete":
+        reason, content = whole.final
+        whole_calls = [part for part in content if (part["name"], part["input"]) in stage.calls]
+        kept = [part for part in content if part["type"] != "tool_use" or part in whole_calls]
+        return found.final == (reason, kept)
     return False
 
 
 def _reasoning_problems(wire: str, found: View, whole: View) -> Iterator[str]:
-    """Reasoning is shown once; on the wire where it is signed it is whole, on the others a beginning of it."""
+    """Reasoning is shown once; where it is signed it is whole, on the other wires a beginning of it."""
     whole_enough = found.reasoning == whole.reasoning or (
         wire != "messages" and whole.reasoning.startswith(found.reasoning)
     )
     if not whole_enough:
         yield f"reasoning {found.reasoning!r}"
+
+
+@by_stream
+def test_cut_at_the_same_place_again_is_the_sdks_own_error(stage: Stage) -> None:
+    """If it breaks there each time, the SDK's user catches the SDK's connection error with ours as its cause,
+    and has a beginning of the answer, with no call that is not whole."""
+    for at, ending, way in stage.cuts(every=SAMPLE):
+        if at >= stage.end:
+            continue
+        seen = stage.play(way, *[stage.cut(at, ending)] * 4)
+        where = f"{ending} again at {at}, {way}"
+        stage.troubles += [f"{where}: {trouble}" for trouble in failure_problems(stage, way, seen)]
+    assert not stage.troubles, shown(stage.troubles)
+
+
+_UNICODE = {"responses": "unicode-raw", "chat": "unicode", "messages": "unicode"}
+
+
+@by_stream
+def test_another_answer_after_the_cut_is_never_mixed_in(stage: Stage) -> None:
+    """If the answer that comes then is another one, the consumer has that from its beginning, if it had none
+    of the first yet, or else the error with what it has."""
+    others = [
+        o for o in GOOD if o.wire == stage.stream.wire and o.name.endswith(("/plain-text", "/tool-use"))
+    ]
+    other = next(o for o in others if o is not stage.stream)
+    for at, ending, way in stage.cuts(every=SAMPLE):
+        if at >= stage.end:
+            continue
+        told = Answer((other.data,))
+        seen = stage.play(way, stage.cut(at, ending), *[told] * 4)
+        where = f"{ending} at {at}, then another, {way}"
+        if seen.error is None or not isinstance(seen.error, SDKS[stage.stream.wire].APIError):
+            found = view(stage.stream.wire, seen)
+            if "".join(found.text.values()) != other.expect["text"]:
+                stage.troubles.append(f"{where}: text {found.text}")
+            if found.calls:
+                stage.troubles.append(f"{where}: calls {found.calls}")
+        else:
+            stage.troubles += [f"{where}: {trouble}" for trouble in failure_problems(stage, way, seen)]
+    assert not stage.troubles, shown(stage.troubles)
+
+
+def failure_problems(stage: Stage, way: Way, seen: Seen) -> Iterator[str]:
+    """What is wrong with a call that could not bring the answer back."""
+    wire, error = stage.stream.wire, seen.error
+    if not isinstance(error, SDKS[wire].APIConnectionError):
+        yield f"it ended with {error!r}"
+    elif not isinstance(error.__cause__, SidestreamError):
+        yield f"the cause is {error.__cause__!r}"
+    elif error.__cause__.reply is None:
+        yield "there is no partial"
+    whole = stage.whole(way.style)[0]
+    found = view(wire, seen)
+    for number, text in found.text.items():
+        if not whole.text.get(number, "").startswith(text):
+            yield f"text {text!r}"
+    if found.calls != whole.calls[: len(found.calls)] and found.calls != stage.calls[: len(found.calls)]:
+        yield f"calls {found.calls}"
+    if not whole.reasoning.startswith(found.reasoning) or not whole.refusal.startswith(found.refusal):
+        yield f"reasoning {found.reasoning!r}, refusal {found.refusal!r}"
+    if found.final is not None or any(found.ends):
+        yield f"it is called finished: {found.ends}"
 
 
 def shown(troubles: list[str]) -> str:

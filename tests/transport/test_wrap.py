@@ -137,6 +137,28 @@ def test_a_stream_that_breaks_twice_comes_whole_and_has_a_ledger() -> None:
         assert final.usage.output_tokens == reply.usage.output_tokens
 
 
+def test_usage_can_be_that_of_the_answer_alone() -> None:
+    """For agents that read the size of their context off it: one prompt, and the tokens that were kept."""
+    with Lab(Continuing(TEXT), plan=cuts(30, 40)) as lab:
+        client = openai_at(lab, usage="answer")
+        with client.responses.stream(model="m", input="hi") as stream:
+            told = stream.get_final_response().usage
+        reply = last_call(stream)
+        assert reply is not None
+        assert reply.usage is not None
+        assert told is not None
+        assert told.output_tokens == reply.usage.kept_tokens
+        assert told.input_tokens == reply.attempts[0].input_tokens
+        assert told.input_tokens < (reply.usage.input_tokens or 0)
+
+
+def test_a_large_rejection_is_cut_and_says_so() -> None:
+    """Its length is that of what is handed on: whoever reads it is not left waiting."""
+    with Lab(script.problem(400, "x" * 2_000_000)) as lab, pytest.raises(openai.BadRequestError) as caught:
+        chat(openai_at(lab))
+    assert len(caught.value.response.content) == int(caught.value.response.headers["content-length"])
+
+
 def test_a_call_that_never_finishes_is_the_sdks_own_error_with_the_partial() -> None:
     """`__cause__` is ours and holds what the consumer was given, no more and no less."""
     with Lab(script.chat_text(TEXT), plan=Plan([Fault.cut(after_event=9)] * 40)) as lab:
@@ -379,6 +401,7 @@ def test_no_credential_shows_in_an_error() -> None:
     ],
 )
 def test_the_wire_is_read_off_method_and_path(method: str, url: str, wire: str) -> None:
+    """Only the POST that asks for an answer; nothing that lies below it."""
     assert wire_of(method, url) == wire
 
 

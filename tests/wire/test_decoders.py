@@ -7,7 +7,7 @@ import pytest
 
 from sidestream.assembler import Assembler
 from sidestream.reply import Reply
-from sidestream.wire import chat, responses
+from sidestream.wire import chat, messages, responses
 from sidestream.wire._json import NotJSON
 from sidestream.wire.events import Event, Finished, Other, TextDelta
 from sidestream.wire.sse import ServerSentEvent
@@ -138,7 +138,7 @@ def test_a_chunk_that_is_no_object_is_broken(data: bytes) -> None:
     assert decoder.broken
 
 
-@pytest.mark.parametrize("wire", [chat, responses])
+@pytest.mark.parametrize("wire", [chat, responses, messages])
 @pytest.mark.parametrize("data", [b"", b" ", b"\n"])
 def test_an_empty_event_says_nothing(wire: Any, data: bytes) -> None:
     """Data of white space only is a keep-alive."""

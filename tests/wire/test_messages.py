@@ -164,6 +164,14 @@ def test_text_is_not_done_before_its_end_is_known() -> None:
     assert not assembler.could_settle
 
 
+def test_text_before_another_block_settles_nothing() -> None:
+    """A block of another type may have been followed by more text: only a final message can be the end."""
+    assembler = Assembler()
+    for event in events(begin(TEXT), text("So"), shut(), begin({"type": "fallback"}, 1), shut(1)):
+        assembler.push(event)
+    assert not assembler.could_settle
+
+
 def test_other_blocks_are_items_as_they_are() -> None:
     """A hosted tool's input is put where it belongs; what arrives whole stays as it came."""
     search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}

@@ -54,7 +54,8 @@ def upstream_transport(*, limits: Limits | None = None, notify: Notify | None = 
         hint = "pip install 'sidestream[pass]'"
         raise ConfigError("a passthrough needs httpx2, which is not installed", hint=hint) from None
     most = httpx2.Limits(max_connections=(limits or Limits()).connections, max_keepalive_connections=20)
-    return wrap(httpx2.AsyncHTTPTransport(limits=most), notify=notify)
+    # Agents read the size of their context off the usage, and compact by it: they get that of the answer.
+    return wrap(httpx2.AsyncHTTPTransport(limits=most), notify=notify, usage="answer")
 
 
 class Passthrough:

@@ -21,6 +21,11 @@ RELAYS: dict[str, type[Relay]] = {
 }
 
 
-def relay_for(wire: str, body: Mapping[str, Any], *, live: bool = True) -> Relay:
-    """The relay for a request with this JSON body; not `live` if its consumer waits for the whole answer."""
-    return RELAYS[wire](body, live=live)
+def relay_for(wire: str, body: Mapping[str, Any], *, live: bool = True, sums: bool = True) -> Relay:
+    """The relay for a request with this JSON body.
+
+    Args:
+        live: False if its consumer waits for the whole answer.
+        sums: False if it is told only the answer's own tokens.
+    """
+    return RELAYS[wire](body, live=live, sums=sums)

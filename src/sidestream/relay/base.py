@@ -14,12 +14,13 @@ after). `end` is the rest once the flow has its reply. Not here: whether an answ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..assembler import Assembler
 from ..reply import Reply, Usage
 from ..wire._json import NotJSON, dumps, loads, mapping
+from ..wire.errorinfo import read_error
 from ..wire.events import (
     Event,
     Finished,
@@ -69,14 +70,16 @@ class Relay:
         live: the consumer reads along; otherwise nothing passes before the end.
         raw: the stream under way passes as it is.
         started: something has been delivered.
+        sums: the client is told the tokens of all exchanges; else those of the answer, as if it came in one.
         ignores: channels that a repeated answer need not repeat.
     """
 
     ignores: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, body: Mapping[str, Any], *, live: bool = True) -> None:
+    def __init__(self, body: Mapping[str, Any], *, live: bool = True, sums: bool = True) -> None:
         self.body = body
         self.live = live
+        self.sums = sums
         self.raw = live
         self.started = False
         self._held: list[tuple[ServerSentEvent, Sequence[Event]]] = []  # raw frames that wait
@@ -175,13 +178,25 @@ class Relay:
 
     # The end.
 
-    def end(self, reply: Reply, assembler: Assembler) -> bytes:
-        """The rest of the stream, now that the reply is there."""
+    def end(self, reply: Reply, assembler: Assembler, *, torn: bool = False) -> bytes:
+        """The rest of the stream, now that the reply is there; an error that came after it is no part of it.
+        `torn`: its body broke off after the answer."""
         if not self.raw or reply.settled:
             return self.close(reply, assembler)
-        held, self._held = self._held, []
-        usage = reply.usage if len(reply.attempts) > 1 else None
-        return b"".join(frame.raw if usage is None else self._counted(frame, usage) for frame, _ in held)
+        kept, self._held = self._held, []
+        held = [(frame, events) for frame, events in kept if events or not read_error(payload(frame))]
+        usage = self.tokens(reply) if len(reply.attempts) > 1 else None
+        frames = [frame.raw if usage is None else self._counted(frame, usage) for frame, _ in held]
+        return b"".join(frames) + (self.last_frame([frame for frame, _ in held]) if torn else b"")
+
+    def tokens(self, reply: Reply) -> Usage | None:
+        """The tokens that the client is told."""
+        if self.sums or reply.usage is None:
+            return reply.usage
+        first = next((row for row in reply.attempts if row.input_tokens is not None), None)
+        read, cached = (first.input_tokens, first.cached_tokens) if first else (None, None)
+        written = reply.usage.kept_tokens
+        return replace(reply.usage, input_tokens=read, cached_tokens=cached, output_tokens=written)
 
     def last_words(self) -> bytes:
         """The provider's own frames that say why it failed, if that is how it ended; b"" if not."""
@@ -218,6 +233,11 @@ class Relay:
     def close(self, reply: Reply, assembler: Assembler) -> bytes:
         """Frames that end the stream."""
         raise NotImplementedError
+
+    def last_frame(self, sent: Sequence[ServerSentEvent]) -> bytes:
+        """The frame that closes the stream, if the answer was over with these and it was torn off."""
+        del sent
+        return b""
 
     def count(self, body: dict[str, Any], usage: Usage) -> bool:
         """Put the tokens of the whole call into a payload, if it has a place for them."""

@@ -15,6 +15,7 @@ from ..assembler import Assembler
 from ..reply import Reply, Usage
 from ..wire._json import dumps, integer, mapping, sequence, string
 from ..wire.events import Event, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCall
+from ..wire.sse import ServerSentEvent
 from .base import Relay, frame
 
 __all__ = ["ChatRelay"]
@@ -29,8 +30,8 @@ class ChatRelay(Relay):
 
     ignores = frozenset({"reasoning"})
 
-    def __init__(self, body: Mapping[str, Any], *, live: bool = True) -> None:
-        super().__init__(body, live=live)
+    def __init__(self, body: Mapping[str, Any], *, live: bool = True, sums: bool = True) -> None:
+        super().__init__(body, live=live, sums=sums)
         self._shown: dict[str, Any] = {}  # the answer as the consumer knows it
         self._seen: dict[str, Any] = {}  # as this exchange names it
         self._finish: dict[int, str] = {}
@@ -105,9 +106,12 @@ class ChatRelay(Relay):
             if choice not in self._over
         ]
         options = mapping(self.body.get("stream_options"))
-        if options.get("include_usage") and (counts := self._counts(reply.usage)):
+        if options.get("include_usage") and (counts := self._counts(self.tokens(reply))):
             frames.append(frame({**self._head("chat.completion.chunk"), "choices": [], "usage": counts}))
         return b"".join((*frames, _DONE))
+
+    def last_frame(self, sent: Sequence[ServerSentEvent]) -> bytes:
+        return b"" if any(frame.data == b"[DONE]" for frame in sent) else _DONE
 
     def whole(self, reply: Reply, assembler: Assembler) -> bytes:
         said, calls = assembler.channels(), assembler.calls()
@@ -125,7 +129,7 @@ class ChatRelay(Relay):
                 message["content"] = ""
             reason = self._reason(choice, reply, assembler)
             choices.append({"index": choice, "message": message, "logprobs": None, "finish_reason": reason})
-        counts = self._counts(reply.usage)
+        counts = self._counts(self.tokens(reply))
         return dumps(
             {**self._head("chat.completion"), "choices": choices, **({"usage": counts} if counts else {})}
         )

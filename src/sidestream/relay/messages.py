@@ -18,7 +18,8 @@ from ..assembler import Assembler
 from ..reply import Reply, Usage
 from ..wire._json import NotJSON, dumps, loads, mapping, sequence, string
 from ..wire.events import Event, ItemStarted, ReasoningDelta, StreamEvent, TextDelta
-from .base import Relay, frame
+from ..wire.sse import ServerSentEvent
+from .base import Relay, frame, payload
 
 __all__ = ["MessagesRelay"]
 
@@ -40,8 +41,8 @@ class _Block:
 class MessagesRelay(Relay):
     """One call's stream of message events."""
 
-    def __init__(self, body: Mapping[str, Any], *, live: bool = True) -> None:
-        super().__init__(body, live=live)
+    def __init__(self, body: Mapping[str, Any], *, live: bool = True, sums: bool = True) -> None:
+        super().__init__(body, live=live, sums=sums)
         self._blocks: list[_Block] = []
         self._places: dict[int, _Block] = {}
         self._shown: dict[str, Any] = {}  # the message as the consumer knows it
@@ -180,15 +181,19 @@ class MessagesRelay(Relay):
         frames = [self._head(), self._finished(assembler), self._close_last(assembler)]
         delta = {"stop_reason": self._reason(reply), "stop_sequence": None}
         delta |= {name: value for name, value in self._ends.items() if name != "usage"}
-        body = {"delta": delta, "usage": self._counts(reply.usage, mapping(self._ends.get("usage")))}
+        body = {"delta": delta, "usage": self._counts(self.tokens(reply), mapping(self._ends.get("usage")))}
         return b"".join((*frames, _event("message_delta", body), _event("message_stop", {})))
+
+    def last_frame(self, sent: Sequence[ServerSentEvent]) -> bytes:
+        told = any(payload(frame).get("type") == "message_stop" for frame in sent)
+        return b"" if told else _event("message_stop", {})
 
     def whole(self, reply: Reply, assembler: Assembler) -> bytes:
         blank = {"id": reply.id, "type": "message", "role": "assistant", "model": reply.model}
         ends = {"stop_reason": self._reason(reply), "stop_sequence": None, **self._ends}
         content = [_block(item) for _, item in assembler.listing()]
         usage = self._counts(
-            reply.usage, {**mapping(self._begins.get("usage")), **mapping(ends.get("usage"))}
+            self.tokens(reply), {**mapping(self._begins.get("usage")), **mapping(ends.get("usage"))}
         )
         return dumps({**blank, **self._begins, **ends, "content": content, "usage": usage})
 

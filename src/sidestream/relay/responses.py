@@ -46,12 +46,13 @@ class ResponsesRelay(Relay):
 
     ignores = frozenset({"reasoning"})
 
-    def __init__(self, body: Mapping[str, Any], *, live: bool = True) -> None:
-        super().__init__(body, live=live)
+    def __init__(self, body: Mapping[str, Any], *, live: bool = True, sums: bool = True) -> None:
+        super().__init__(body, live=live, sums=sums)
         self._outs: list[_Out] = []
         self._places: dict[int, _Out] = {}  # the answer's number of an item -> as it was delivered
         self._numbered = -1
         self._created: dict[str, Any] = {}  # the response as it was announced to the consumer
+        self._unannounced = False  # it has no announcement, and yet its items have begun
         self._begins: dict[str, Any] = {}  # as this exchange announced it
         self._ends: dict[str, Any] = {}  # as this exchange ended it
 
@@ -62,11 +63,13 @@ class ResponsesRelay(Relay):
 
     def note(self, body: Mapping[str, Any], events: Sequence[Event]) -> None:
         kind = string(body.get("type"))
-        self._numbered = max(self._numbered, integer(body.get("sequence_number")) or -1)
+        number = integer(body.get("sequence_number"))
+        self._numbered = self._numbered if number is None else max(self._numbered, number)
         if "response" in body and not self._created and kind not in _TERMINAL:
             self._created = mapping(body["response"])
         started = next((event for event in events if isinstance(event, ItemStarted)), None)
         if started is not None:
+            self._unannounced = not self._created
             number = integer(body.get("output_index"))
             item_id = string(started.item.get("id")) or string(body.get("item_id"))
             out = _Out(
@@ -258,6 +261,11 @@ class ResponsesRelay(Relay):
 
     # The end.
 
+    def last_words(self) -> bytes:
+        words = super().last_words()
+        # Readers of this wire take no event before the response is there.
+        return self._head() + words if words else words
+
     def close(self, reply: Reply, assembler: Assembler) -> bytes:
         items = self._finished(assembler) + self._close_messages(assembler) + self._give_up()
         response = self._final(reply, assembler)
@@ -283,8 +291,8 @@ class ResponsesRelay(Relay):
         response["created_at"] = first.get("created_at", 0)
         response["status"] = "incomplete" if cut else "completed"
         response["output"] = [self._delivered(index, item) for index, item in assembler.listing()]
-        if reply.usage is not None:
-            response["usage"] = self._usage(reply.usage, mapping(self._ends.get("usage")))
+        if (usage := self.tokens(reply)) is not None:
+            response["usage"] = self._usage(usage, mapping(self._ends.get("usage")))
         return response
 
     def count(self, body: dict[str, Any], usage: Usage) -> bool:
@@ -315,16 +323,22 @@ class ResponsesRelay(Relay):
         """The response as the consumer knows it."""
         return self._created or self._begins or self._ends
 
+    def _head(self) -> bytes:
+        """The announcement of the response, if the consumer has not had it."""
+        if self._created:
+            return b""
+        self._created = {"object": "response", "output": [], **self._begins, "status": "in_progress"}
+        self._created = {"id": "resp_sidestream", "created_at": 0, "model": "", **self._created}
+        self._created |= {"output": [], "usage": None}
+        if self._unannounced:
+            return b""
+        return self._frame("response.created", {"response": self._created})
+
     def _frame(self, kind: str, body: dict[str, Any]) -> bytes:
         if self.last is not None:
             self._numbered = max(self._numbered, integer(payload(self.last).get("sequence_number")) or 0)
             self.last = None
-        head = b""
-        if not self._created:
-            self._created = {"object": "response", "output": [], **self._begins, "status": "in_progress"}
-            self._created = {"id": "resp_sidestream", "created_at": 0, "model": "", **self._created}
-            self._created |= {"output": [], "usage": None}
-            head = self._frame("response.created", {"response": self._created})
+        head = self._head()
         self._numbered += 1
         return head + frame({"type": kind, "sequence_number": self._numbered, **body}, kind)
 

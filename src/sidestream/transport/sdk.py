@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..drivers import Notify, System
 from ..errors import DeadlineExceeded, SidestreamError, UsageError
@@ -38,6 +38,7 @@ def wrap(
     limits: Limits | None = None,
     continuation: Continuation | None = None,
     hold: bool = False,
+    usage: Literal["all", "answer"] = "all",
     observe: Observer | Iterable[Observer] | None = None,
     notify: Notify | None = None,
     system: System | None = None,
@@ -57,6 +58,9 @@ def wrap(
         limits: sizes in bytes above which an answer is given up.
         continuation: how a broken answer is continued there. Default: by the provider table.
         hold: carry calls that ask for no stream as streams, and return them when they are whole.
+        usage: the tokens that the SDK reports of a recovered call: of "all" exchanges, which is what is paid,
+            or of the "answer" as if it had come in one, for programs that read the size of their context off
+            it (agents that compact by it would do so too early). The ledger has both.
         observe: called with a `CallRecord` when a call has ended in any way. Default: the log "sidestream".
         notify: called with a `Recovering` each time a fault is recovered from.
         system: clock and randomness, for tests.
@@ -64,12 +68,15 @@ def wrap(
     Raises:
         UsageError: it is nothing that can be wrapped, or a setting makes no sense.
     """
+    if usage not in ("all", "answer"):
+        raise UsageError(f"usage={usage!r} is not known", hint='it is "all" or "answer"')
     settings = Settings(
         policy=policy or Policy(),
         timeouts=Timeouts.of(timeout),
         limits=limits or Limits(),
         continuation=continuation,
         hold=hold,
+        sums=usage == "all",
         observers=observers_of(observe),
         notify=notify,
         system=system or System(),

@@ -53,6 +53,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     continuation: Continuation | None = None
     hold: bool = False
+    sums: bool = True
     observers: tuple[Observer, ...] = ()
     notify: Notify | None = None
     system: System = field(default_factory=System)
@@ -95,7 +96,7 @@ class _Under:
 
     def _call(self, found: Watched) -> tuple[Call, Relay]:
         settings = self.settings
-        relay = relay_for(found.route.wire, found.original.body, live=found.streams)
+        relay = relay_for(found.route.wire, found.original.body, live=found.streams, sums=settings.sums)
         policy = settings.policy
         if found.retried:  # the client counts as well: two layers of retries add up, they do not multiply
             policy = replace(policy, tries=1)
@@ -137,6 +138,7 @@ class _Under:
         """The provider's no, as it was said; and asking again has been tried."""
         response, body = rejected
         headers = [(n, v) for n, v in response.headers.raw if n.lower().decode() not in _NOT_OF_REJECTION]
+        headers.append((b"content-length", str(len(body)).encode()))  # it may have been cut
         headers.append((b"x-should-retry", b"false"))
         extensions = {**response.extensions, EXTENSION: called}
         stream = self.http.ByteStream(body)
@@ -161,12 +163,19 @@ class _Under:
             stream=self.http.ByteStream(data),
             extensions=response.extensions,
         )
-        if response.headers.get("content-encoding", "identity") == "identity":
-            try:
-                loads(data)
-            except NotJSON as error:
-                raise self._torn(request, f"the body is not whole: {error}") from None
+        try:
+            loads(self._decoded(response, data))
+        except (NotJSON, self.http.DecodingError) as error:
+            raise self._torn(request, f"the body is not whole: {error}") from None
         return kept
+
+    def _decoded(self, response: Any, data: bytes) -> bytes:
+        """A body without its content coding."""
+        if response.headers.get("content-encoding", "identity") == "identity":
+            return data
+        stream = self.http.ByteStream(data)
+        plain: bytes = self.http.Response(200, headers=response.headers.raw, stream=stream).read()
+        return plain
 
     @staticmethod
     def _is_checked(request: Any, response: Any) -> bool:
@@ -174,12 +183,20 @@ class _Under:
         known = wire_of(request.method, str(request.url))
         return bool(known) and response.status_code == 200 and kind.startswith("application/json")
 
-    def _limited(self, size: int) -> None:
-        if size > self.settings.limits.total:
-            raise LimitExceeded("body", self.settings.limits.total)
+    def _within(self, request: Any, began: float, size: int) -> None:
+        """Raise if a body that passes through takes too long (blanks can keep it alive), or is too large."""
+        settings = self.settings
+        if size > settings.limits.total:
+            raise self._torn(request, str(LimitExceeded("body", settings.limits.total)))
+        seconds = settings.timeouts.total
+        if settings.system.clock() - began > seconds:
+            fault = Fault(FaultKind.DEADLINE, "the answer was still on its way", clock="total")
+            message = f"{request.url.host}: {fault} (timeout.total = {seconds:g} s)"
+            hint = "raise timeout.total if the provider needs longer"
+            raise both(self.http, DeadlineExceeded(message, clock="total", fault=fault, hint=hint), request)
 
 
-_NOT_OF_REJECTION = frozenset({"transfer-encoding", "x-should-retry"})
+_NOT_OF_REJECTION = frozenset({"transfer-encoding", "content-length", "x-should-retry"})
 
 
 class UnderSync(_Under):
@@ -207,6 +224,7 @@ class UnderSync(_Under):
         return self._response(lanes.opened, stream, called)
 
     def _passed(self, request: Any) -> Any:
+        began = self.settings.system.clock()
         response = self.inner.handle_request(request)
         if not self._is_checked(request, response):
             return response
@@ -216,9 +234,7 @@ class UnderSync(_Under):
             for chunk in response.stream:
                 held.append(chunk)
                 size += len(chunk)
-                self._limited(size)
-        except LimitExceeded as error:
-            raise self._torn(request, str(error)) from None
+                self._within(request, began, size)
         finally:
             response.close()
         return self._checked(response, b"".join(held), request)
@@ -289,6 +305,7 @@ class UnderAsync(_Under):
         return self._response(lanes.opened, stream, called)
 
     async def _passed(self, request: Any) -> Any:
+        began = self.settings.system.clock()
         response = await self.inner.handle_async_request(request)
         if not self._is_checked(request, response):
             return response
@@ -298,9 +315,7 @@ class UnderAsync(_Under):
             async for chunk in response.stream:
                 held.append(chunk)
                 size += len(chunk)
-                self._limited(size)
-        except LimitExceeded as error:
-            raise self._torn(request, str(error)) from None
+                self._within(request, began, size)
         finally:
             await response.aclose()
         return self._checked(response, b"".join(held), request)
@@ -360,7 +375,7 @@ def _end(run: Run | AsyncRun, relay: Relay) -> bytes:
     """The end of a stream, once the flow has its reply."""
     if run.reply is None or run.exchange is None:
         return b""
-    return relay.end(run.reply, run.exchange.assembler)
+    return relay.end(run.reply, run.exchange.assembler, torn=run.torn)
 
 
 def _whole(run: Run | AsyncRun, relay: Relay) -> bytes:
