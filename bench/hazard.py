@@ -1,6 +1,6 @@
 """What recovery costs where streams keep breaking: real clients, real sockets, a constant hazard per event.
 
-    python bench/hazard.py                      # 10, 30, 50 and 80 % x four ways back
+    python bench/hazard.py                      # 10, 30, 50 and 80 % x five ways back
     python bench/hazard.py --everywhere         # the harder reading, see below
     python bench/hazard.py --one-origin         # all calls at one endpoint, storm control included
 
@@ -54,9 +54,15 @@ class Back:
 BACKS = {
     "prefill": Back("chat", "trailing"),
     "anchor": Back("responses", "anchor"),
+    "messages": Back("messages", "trailing"),
     "cursor": Back("responses", "none", background=True),
     "restart": Back("responses", "none"),
 }
+
+
+_TELLS = {"chat": script.chat_text, "responses": script.responses_text, "messages": script.messages_text}
+# what the event of a token has, on one of the wires
+_TOKEN = re.compile(rb'output_text\.delta|"delta":{"content"|"type":"text_delta"')
 
 
 @cache
@@ -72,9 +78,7 @@ def tokens_of(said: str) -> list[str]:
 @cache
 def events_of(name: str, tokens: int) -> int:
     """Events of a whole answer: one for each token, and those around them."""
-    if BACKS[name].wire == "chat":
-        return len(script.chat_text(text_of(tokens), tokens=tokens).events)
-    return len(script.responses_text(text_of(tokens), tokens=tokens).events)
+    return len(_TELLS[BACKS[name].wire](text_of(tokens), tokens=tokens).events)
 
 
 # The lab's side.
@@ -99,7 +103,7 @@ class Model:
         """The answer to one request."""
         said = self._whole or self._answer(request).sent(burst=True)
         self._whole = said if self._same else None
-        deltas = ((b"output_text.delta" in e) or (b'"delta":{"content"' in e) for e in said.events)
+        deltas = (_TOKEN.search(event) is not None for event in said.events)
         self._said[request.attempt] = [0, *accumulate(deltas)]
         return self._shorten(said, request.attempt)
 

@@ -1,19 +1,18 @@
-"""LiteLLM over Anthropic's Messages: text, read along. Its own handlers take an httpx client or transport."""
+"""LiteLLM over Anthropic's Messages: text, read along. It sends these requests itself, through a handler."""
 
 import sys
 
-import httpx
 import litellm
 from litellm.llms.custom_httpx.http_handler import HTTPHandler
 
 import sidestream
 
-# For acompletion: AsyncHTTPHandler(transport=sidestream.wrap(httpx.AsyncHTTPTransport()))
-client = sidestream.wrap(httpx.Client(timeout=600))
+handler = HTTPHandler(timeout=600)  # for acompletion: AsyncHTTPHandler
+client = sidestream.wrap(handler.client)
 for chunk in litellm.completion(
     model="anthropic/claude-sonnet-4-6",
     messages=[{"role": "user", "content": "Tell me about three rivers."}],
-    client=HTTPHandler(client=client),
+    client=handler,
     stream=True,
 ):
     print(chunk.choices[0].delta.content or "", end="", flush=True)

@@ -1,7 +1,7 @@
 """Loaded by Python itself before a recipe that `check.py` runs: the recipe stays as its users write it.
 
-With SIDESTREAM_OFF, `wrap` does nothing: the framework as it is. An error that ends the recipe is noted in the
-file that SIDESTREAM_NOTE names: its type, and how many attempts `last_call` finds on it.
+With SIDESTREAM_OFF, `wrap` does nothing: the framework as it is. An error that ends the recipe is noted in
+the file that SIDESTREAM_NOTE names: its type, and how many attempts `last_call` finds on it.
 """
 
 import json

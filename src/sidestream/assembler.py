@@ -39,6 +39,7 @@ from .wire.prompt import is_json_object
 __all__ = ["ASIDES", "Assembler", "Loose"]
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+_RELIEVED = "fallback"  # the item that says that another model goes on (Anthropic Messages)
 _NONE: tuple[StreamEvent, ...] = ()
 # phase of a message that is not the answer -> where its text goes
 ASIDES = {"commentary": "commentary", "analysis": "reasoning"}
@@ -415,6 +416,18 @@ class Assembler:
         return tuple(
             str(slot.item.get("name", ""))
             for slot in self._slots.values()
+            if slot.kind in _CALLS and not slot.done
+        )
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """Of those names the ones that a whole answer cannot be without: a model that declined in the middle
+        of a call and was relieved by another left it behind."""
+        slots = list(self._slots.values())
+        relieved = max((n for n, slot in enumerate(slots) if slot.kind == _RELIEVED), default=0)
+        return tuple(
+            str(slot.item.get("name", ""))
+            for slot in slots[relieved:]
             if slot.kind in _CALLS and not slot.done
         )
 

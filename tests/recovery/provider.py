@@ -1,8 +1,9 @@
 """A provider that has known things to say, in every manner, and the ways in which it breaks.
 
-`ANSWERS` is what it says, `truth` what a consumer has of that in the end, and `Model` says it on either
+`ANSWERS` is what it says, `truth` what a consumer has of that in the end, and `Model` says it on any
 wire, anew or from where a partial answer broke off. A `Strike` is what happens to one exchange. The bytes
-are the lab's, without its sockets. What calls it, and what is promised, is in `world`.
+are the lab's, without its sockets. What calls it, and what is promised, is in `world`. Anthropic answers a
+request that breaks its rules with 400; `refused_by_anthropic` knows them, and no request may get that far.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from sidestream.lab import items, script, shapes
+from sidestream.lab import items, script, shapes, sse
+from sidestream.lab.blocks import PING
 from sidestream.lab.continuing import FORMS, REFUSALS, Continuing, _Refused, _text, _turns
 from sidestream.lab.record import Request as Asked
+from sidestream.lab.record import Wire
 from sidestream.lab.script import Script
 from sidestream.route import Continuation
 
 __all__ = [
     "ANSWERS", "BREAKS", "ENDS", "ERRORS", "GARBAGE", "MANNERS", "OTHER", "OTHER_CALL", "REJECTIONS",
-    "Answer", "Model", "Strike", "Truth", "truth",
+    "Answer", "Model", "Strike", "Truth", "refused_by_anthropic", "truth",
 ]  # fmt: skip
 
 
@@ -30,7 +33,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model has to say: ("reasoning" | "commentary" | "text", words) and ("call", arguments, name)."""
+    """What a model has to say: ("reasoning" | "commentary" | "text", words) and ("call", arguments, name).
+
+    `short`: the token limit ends it in the middle of its last part; if that is a call, it is none.
+    """
 
     name: str
     parts: tuple[tuple[str, ...], ...]
@@ -38,7 +44,12 @@ class Answer:
 
     @property
     def calls(self) -> tuple[tuple[str, str], ...]:
-        return tuple((part[2], part[1]) for part in self.parts if part[0] == "call")
+        whole = self.parts[:-1] if self.short else self.parts
+        return tuple((part[2], part[1]) for part in whole if part[0] == "call")
+
+    @property
+    def tools(self) -> frozenset[str]:
+        return frozenset(part[2] for part in self.parts if part[0] == "call")
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ class Truth:
 
 @cache
 def truth(answer: Answer, wire: str) -> Truth:
-    """Chat has no commentary."""
-    kinds = ("text", "reasoning") if wire == "chat" else ("text", "reasoning", "commentary")
+    """Only Responses has commentary."""
+    kinds = ("text", "reasoning", "commentary") if wire == "responses" else ("text", "reasoning")
     said = {kind: "".join(part[1] for part in answer.parts if part[0] == kind) for kind in kinds}
     return Truth({kind: text for kind, text in said.items() if text}, answer.calls, answer.short)
 
@@ -85,6 +96,10 @@ ANSWERS: tuple[Answer, ...] = (
     Answer(
         "two messages", (("text", script.words(30, seed=6)), ("text", " And: " + script.words(30, seed=7)))
     ),
+    Answer(
+        "a blank message first",
+        (("reasoning", "Well."), ("text", "\n\n"), ("text", script.words(40, seed=11))),
+    ),
     Answer("a call", (("call", *_SUM),)),
     Answer("parallel calls", (("call", *_SUM), ("call", *_FIND), ("call", "{}", "now"))),
     Answer("text, then a call", (("text", "I will add these two up for you: "), ("call", *_SUM))),
@@ -93,6 +108,12 @@ ANSWERS: tuple[Answer, ...] = (
         (("reasoning", "Two calls."), ("text", script.words(25, seed=8)), ("call", *_SUM), ("call", *_FIND)),
     ),
     Answer("cut short", (("text", script.words(60, seed=9)),), short=True),
+    Answer(
+        "cut short in a call",
+        (("text", "One moment. "), ("call", *_SUM), ("call", _FIND[0][:20], "find")),
+        short=True,
+    ),
+    Answer("cut short before a call's arguments", (("call", *_SUM), ("call", "", "now")), short=True),
 )
 OTHER = Answer(
     "another", (("reasoning", "Hm, or else."), ("text", "Something else: " + script.words(45, seed=10)))
@@ -109,16 +130,31 @@ BREAKS = (
 """Ways in which one exchange can go: "lost" and "twice" are about its end marker, "far" is a 429 that asks
 for a long wait, "unreachable" a connection that hangs."""
 
-REJECTIONS: dict[str, tuple[int, dict[str, str], bytes]] = {
+Rejection = tuple[int, dict[str, str], bytes]
+_OPENAI: dict[str, Rejection] = {
     "503": (503, {}, b'{"error":{"message":"m","code":"service_unavailable"}}'),
     "429": (429, {"retry-after": "2"}, b"{}"),
     "far": (429, {"retry-after": "60"}, b"{}"),
     "quota": (429, {}, b'{"error":{"code":"insufficient_quota","message":"m"}}'),
     "parameter": (400, {}, b'{"error":{"code":"unsupported_parameter","param":"temperature","message":"m"}}'),
 }
+_ANTHROPIC: dict[str, Rejection] = {
+    name: (answer.status, headers, answer.body)
+    for name, headers, answer in (
+        ("503", {}, script.messages_problem(529, "Overloaded")),
+        ("429", {"retry-after": "2"}, script.messages_problem(429, "This request would exceed the limit.")),
+        ("far", {"retry-after": "60"}, script.messages_problem(429, "This request would exceed the limit.")),
+        ("quota", {}, script.messages_problem(400, "Your credit balance is too low to access the API.")),
+        ("parameter", {}, script.messages_problem(400, "temperature: Extra inputs are not permitted")),
+    )
+}
+REJECTIONS = {"responses": _OPENAI, "chat": _OPENAI, "messages": _ANTHROPIC}
 ERRORS = {
     "responses": [shapes.ERRORS[name] for name in ("responses", "responses_nested", "responses_failed")],
     "chat": [shapes.ERRORS[name] for name in ("openai_chat", "vllm", "openrouter", "groq", "llamacpp_field")],
+    "messages": [
+        shapes.ERRORS[f"anthropic_{name}"] for name in ("overloaded", "api", "timeout", "rate_limit")
+    ],
 }
 GARBAGE = (
     b"\n\ndata: {nonsense\n\n",
@@ -128,7 +164,7 @@ GARBAGE = (
 MANNERS = ("obedient", "preamble", "no_anchor", "twice", "fenced", "restart", "other", "refuses", "ignores")
 ENDS = re.compile(
     rb'"finish_reason":"|data: \[DONE\]\n\n|data: {"type":"response\.(completed|incomplete)"'
-    rb'|^{.*"status":"(completed|incomplete)'
+    rb'|^{.*"status":"(completed|incomplete)|"stop_reason":"|data: {"type":"message_stop"'
 )
 
 
@@ -140,7 +176,7 @@ class Strike:
         kind: of BREAKS.
         where, offset: the event it strikes, as a share of all (negative: counted from the first), and where
             in that event.
-        variant: which garbage, error or refusal.
+        variant: which garbage, error or refusal; on Messages how it says nothing, and how often it pings.
         manner: how an anchor is taken. With "refuses" a prefill is a 400, too; with "ignores" it is taken
             for an earlier turn, and the answer comes anew.
         other: a new answer is another one.
@@ -176,13 +212,13 @@ class Strike:
 class _Words(Continuing):
     """The lab's model, asked for its words alone."""
 
-    def words(self, body: dict[str, Any]) -> tuple[str, str]:
+    def words(self, body: dict[str, Any], wire: Wire) -> tuple[str, str]:
         """What is repeated of the prompt, and what is generated."""
-        return self._words(body, _turns(body))
+        return self._words(body, _turns(body), wire)
 
 
 class Model:
-    """Says the answer on either wire, anew or from where a partial one broke off, in the strike's manner."""
+    """Says the answer on any wire, anew or from where a partial one broke off, in the strike's manner."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -193,6 +229,10 @@ class Model:
 
     def __call__(self, request: Asked) -> Script:
         body, wire = request.fields(), request.wire
+        if wire == "messages":
+            wrong = refused_by_anthropic(body)
+            assert not wrong, f"Anthropic answers 400: {wrong}"
+            body = body | {"messages": _block_by_block(body["messages"])}
         entries = [
             entry for entry in body.get("messages", body.get("input")) if entry.get("role") != "system"
         ]
@@ -203,11 +243,11 @@ class Model:
         self.asked_how = "prefill" if entries[-1]["role"] == "assistant" else "anchor"
         answer, last, text = self._place(wire, said)
         try:
-            echoed, new = self._words(text).words(body)
+            echoed, new = self._words(text).words(body, wire)
         except _Refused as refused:
             if self.strike.manner not in ("refuses", "ignores"):
                 raise AssertionError(f"the partial was spliced wrongly: {refused}") from None
-            return refused.answer
+            return refused.on(wire)
         strays = self.asked_how == "anchor" and self.strike.manner == "other"
         rest = () if strays else answer.parts[last + 1 :]
         parts = (*self._asides(), ("text", new, echoed), *rest)
@@ -216,9 +256,9 @@ class Model:
     def _fresh(self) -> Answer:
         if not self.strike.other:
             return self._answer
-        return OTHER_CALL if self._answer.calls else OTHER
+        return OTHER_CALL if self._answer.tools else OTHER
 
-    def _place(self, wire: str, said: list[str]) -> tuple[Answer, int, str]:
+    def _place(self, wire: Wire, said: list[str]) -> tuple[Answer, int, str]:
         """Which answer the partial is of, the last of its parts that the open message holds, and its text."""
         for answer in (self._answer, OTHER, OTHER_CALL):
             if (found := _open_message(answer, said, whole=wire == "chat")) is not None:
@@ -253,6 +293,8 @@ class Model:
     def _say(self, wire: str, parts: Sequence[tuple[str, ...]], short: bool, background: bool) -> Script:
         if wire == "chat":
             return self._chat(parts, short)
+        if wire == "messages":
+            return self._messages(parts, short)
         return self._responses(parts, short, background)
 
     def _responses(self, parts: Sequence[tuple[str, ...]], short: bool, background: bool) -> Script:
@@ -271,15 +313,35 @@ class Model:
     def _item(self, part: tuple[str, ...], number: int, *, cut: bool) -> items.Item:
         kind, text = part[:2]
         if kind == "call":
-            return items.call(
-                part[2], text, call_id=f"call_{self.number}_{number}", tokens=1 + len(text) // 9
-            )
+            call_id = f"call_{self.number}_{number}"
+            call = items.call(part[2], text, call_id=call_id, tokens=1 + len(text) // 9)
+            return replace(call, done=call.done | {"status": "incomplete"}) if cut else call
         if kind == "reasoning":
             return items.reasoning(text)
         if kind == "commentary":
             return items.said(self._deltas(text), phase="commentary")
         said = items.said([*self._deltas("".join(part[2:])), *self._deltas(text)])
         return replace(said, done=said.done | {"status": "incomplete"}) if cut else said
+
+    def _messages(self, parts: Sequence[tuple[str, ...]], short: bool) -> Script:
+        """Without commentary. A text of nothing is no block, or an empty one."""
+        silent = self.strike.variant % 2
+        kept = [part for part in parts if part[0] != "commentary" and not (silent and not "".join(part[1:]))]
+        said = script.messages(
+            *(self._block(part, number) for number, part in enumerate(kept)),
+            message_id=f"msg_{self.number}",
+            usage=self.strike.usage,
+            stop_reason="max_tokens" if short else "",
+        )
+        for at in range(3, len(said.events), 3) if self.strike.variant == _PINGS else ():
+            said = said.insert(at, sse.encode(PING, "ping"))
+        return said
+
+    def _block(self, part: tuple[str, ...], number: int) -> items.Item:
+        """The input of a call that needs none is not sent, or is `{}`."""
+        if part[0] == "call" and part[1] == "{}" and self.strike.variant % 2:
+            part = ("call", "", part[2])
+        return self._item(part, number, cut=False)
 
     def _chat(self, parts: Sequence[tuple[str, ...]], short: bool) -> Script:
         deltas: list[dict[str, Any]] = []
@@ -299,9 +361,49 @@ class Model:
     def _chat_call(self, part: tuple[str, ...], index: int) -> list[dict[str, Any]]:
         function = {"name": part[2], "arguments": ""}
         opening = {"index": index, "id": f"call_{self.number}_{index}", "function": function}
-        fragments = items.pieces(part[1], 1 + len(part[1]) // 9)
+        fragments = items.pieces(part[1], 1 + len(part[1]) // 9) if part[1] else []
         rest = ({"index": index, "function": {"arguments": piece}} for piece in fragments)
         return [{"tool_calls": [piece]} for piece in (opening, *rest)]
+
+
+# What Anthropic does not take. Source: https://platform.claude.com/docs/en/api/messages
+
+_FIELDS = frozenset(
+    {
+        "max_tokens", "messages", "metadata", "model", "service_tier", "stop_sequences", "stream", "system",
+        "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
+    }
+)  # fmt: skip
+
+
+def refused_by_anthropic(body: dict[str, Any]) -> str:
+    """What is wrong with a request on the Messages wire, or ""."""
+    if unknown := body.keys() - _FIELDS:
+        return f"{min(unknown)}: Extra inputs are not permitted"
+    turns, limit = body["messages"], body.get("max_tokens")
+    thinks = (body.get("thinking") or {}).get("budget_tokens", 0)
+    if not isinstance(limit, int) or limit < 1 or limit <= thinks:
+        return "max_tokens: must be at least 1, and greater than thinking.budget_tokens"
+    if [turn["role"] for turn in turns] != [("user", "assistant")[n % 2] for n in range(len(turns))]:
+        return "messages: roles must alternate, and the first is the user's"
+    texts = [text for turn in turns for text in _texts(turn)]
+    if not all(text.strip() for text in texts):
+        return "messages: text content blocks must contain non-whitespace text"
+    if turns[-1]["role"] == "assistant" and texts[-1] != texts[-1].rstrip():
+        return "messages: final assistant content cannot end with trailing whitespace"
+    if turns[-1]["role"] == "assistant" and thinks:
+        return "messages: a prefilled turn does not go with thinking"
+    return ""
+
+
+def _texts(turn: dict[str, Any]) -> list[str]:
+    content = turn["content"]
+    return [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
+
+
+def _block_by_block(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each text as a turn of its own, as on the other wires."""
+    return [{"role": turn["role"], "content": text} for turn in turns for text in _texts(turn)]
 
 
 def _without_anchor(anchor: str, rest: str) -> str:
@@ -314,6 +416,7 @@ def _fenced(anchor: str, rest: str) -> str:
     return anchor + rest if "```" in rest else f"```\n{anchor}{rest}\n```"
 
 
+_PINGS = 4  # the variant that pings all the time
 _REFUSED = (*REFUSALS, "lab: no such thing here")
 _MANNERS: dict[str, Any] = {
     "refuses": "obedient",
@@ -354,10 +457,11 @@ def _alike(one: str, other: str) -> bool:
 def _skip_to(
     parts: tuple[tuple[str, ...], ...], at: int, wanted: Callable[[tuple[str, ...]], bool]
 ) -> int | None:
-    """The next part that is wanted; only what is no text may be skipped."""
+    """The next part that is wanted; only what is no text, or blank, may be skipped."""
     for number in range(at, len(parts)):
         if wanted(parts[number]):
             return number
-        if parts[number][0] in ("text", "call"):
+        kind, words = parts[number][:2]
+        if kind == "call" or (kind == "text" and words.strip()):
             return None
     return None

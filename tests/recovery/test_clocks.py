@@ -113,6 +113,8 @@ def test_a_finished_answer_gets_only_a_moment() -> None:
     meter.progress(5)
     meter.over(6)
     assert meter.due == 6 + LINGER
+    meter.over(6.5)  # a keep-alive after the end
+    assert meter.due == 6 + LINGER
     quick = Meter(Clocks(1, 1, 0.25, 100), 0)
     quick.over(6)
     assert quick.due == 6.25

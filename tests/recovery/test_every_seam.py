@@ -1,4 +1,4 @@
-"""Every text of corpus/seams, cut at every character, continued in every form, held and live, on both wires.
+"""Every text of corpus/seams, cut at every character, continued in every form, held and live, on all wires.
 
 A scripted model stands on the other side of the real flow: it reads the request as an endpoint would, refuses
 what is not the beginning of its text, and goes on obediently. What comes out has to be the uncut text to the
@@ -6,9 +6,10 @@ character, and it has to be joined, not asked for anew: a seam that always refus
 
 A way is a form, a wire, and held or live. How many cuts are made is `SIDESTREAM_CUTS`:
 
-- `turns` (default): every second character by one of the 18 ways, in turn an anchor and a prefill; the seams
-  alone are tested at every character in test_seam.py.
-- `every` (what CI does): every character by an anchor and a prefill.
+- `turns` (default): every second character by one of the 18 ways on OpenAI's wires, in turn an anchor and a
+  prefill, and every seventh by one of the 4 on Messages; the seams alone are tested at every character in
+  test_seam.py.
+- `every` (what CI does): every character by an anchor and a prefill, and every third by a way on Messages.
 - `all`: every character by every way.
 """
 
@@ -23,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
+from provider import refused_by_anthropic
 from seams import COINCIDENCES, CUTS, GOES_ON, MODELS, TEXTS, Asked
 
 from sidestream.errors import CallFailed
@@ -42,7 +44,7 @@ EARLY = 30
 FLOORS: dict[str, tuple[float, float]] = {
     "ordinary": (1.0, 0.9),
     "blank": (1.0, 0.8),
-    "repeating": (0.25, 0.5),
+    "repeating": (0.2, 0.5),
 }
 
 QUESTION = {"role": "user", "content": "Go."}
@@ -55,7 +57,7 @@ class Way:
     """One way to ask and to be answered."""
 
     form: str
-    wire: Literal["chat", "responses"]
+    wire: Literal["chat", "responses", "messages"]
     live: bool
 
     def __str__(self) -> str:
@@ -71,15 +73,18 @@ class Way:
         return Call(Request((QUESTION,)), (route,), live=self.live)
 
 
-WAYS = [
+OPENAI = [
     Way(form, wire, live)
     for form in ("anchor", *PREFILLS)
     for wire in ("chat", "responses")
     for live in (False, True)
     if wire == "chat" or form not in CHAT_ONLY
 ]
-ANCHORED = [way for way in WAYS if way.rung == "anchor"]
-PREFILLED = [way for way in WAYS if way.rung == "prefill"]
+# Claude up to 4.5 takes a prefill, later ones an anchor.
+ANTHROPIC = [Way(form, "messages", live) for form in ("trailing", "anchor") for live in (False, True)]
+WAYS = OPENAI + ANTHROPIC
+ANCHORED = [way for way in OPENAI if way.rung == "anchor"]
+PREFILLED = [way for way in OPENAI if way.rung == "prefill"]
 
 
 def ways(cut: int) -> list[Way]:
@@ -87,10 +92,14 @@ def ways(cut: int) -> list[Way]:
     if CUTS == "all":
         return WAYS
     if CUTS == "every":
-        return [ways[cut % len(ways)] for ways in (ANCHORED, PREFILLED)]
-    turn, odd = divmod(cut, 2)
-    group = (ANCHORED, PREFILLED)[turn % 2]
-    return [] if odd else [group[turn // 2 % len(group)]]
+        return [ways[cut % len(ways)] for ways in (ANCHORED, PREFILLED)] + in_turn(ANTHROPIC, cut, 3)
+    return in_turn(ANCHORED, cut, 4) + in_turn(PREFILLED, cut - 2, 4) + in_turn(ANTHROPIC, cut, 7)
+
+
+def in_turn(ways: list[Way], cut: int, step: int) -> list[Way]:
+    """One of the ways at every cut that is a whole step, each time the next."""
+    turn, between = divmod(cut, step)
+    return [] if between else [ways[turn % len(ways)]]
 
 
 # The other side.
@@ -101,6 +110,7 @@ obedient = MODELS["obedient"]
 
 def said(body: dict[str, Any], text: str, form: str, model: Model) -> str:
     """What a model says to this request, whose answer is `text`; to a prefill, as the form wants it."""
+    assert "max_tokens" not in body or not (wrong := refused_by_anthropic(body)), f"400: {wrong}"
     turns = body.get("messages") or body["input"]
     last = turns[-1]
     if len(turns) == 1:
@@ -151,7 +161,19 @@ def responses(deltas: list[str]) -> Iterator[bytes]:
     yield event({"type": "response.completed", "response": {"id": "r", "status": "completed"}})
 
 
-STREAM = {"chat": chat, "responses": responses}
+def messages(deltas: list[str]) -> Iterator[bytes]:
+    yield event({"type": "message_start", "message": {"id": "m", "role": "assistant", "content": []}})
+    block = {"type": "text", "text": ""}
+    yield event({"type": "content_block_start", "index": 0, "content_block": block})
+    for delta in deltas:
+        piece = {"type": "text_delta", "text": delta}
+        yield event({"type": "content_block_delta", "index": 0, "delta": piece})
+    yield event({"type": "content_block_stop", "index": 0})
+    yield event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+    yield event({"type": "message_stop"})
+
+
+STREAM = {"chat": chat, "responses": responses, "messages": messages}
 SIZES = (0, 13, 0, 40, 0, 5, 0, 1)
 
 

@@ -109,7 +109,7 @@ class Scenario:
     stop: int | None = None  # the action at which the caller stops
 
     def call(self) -> Call:
-        names = {name for name, _ in self.answer.calls} or ({"f"} if self.tools else set())
+        names = self.answer.tools or ({"f"} if self.tools else set())
         params = dict(self.params) | ({"background": True} if self.job else {})
         request = Request(
             ({"role": "user", "content": "hi"},),
@@ -126,12 +126,17 @@ class Scenario:
 @cache
 def route(number: int, wire: Any, continuation: Continuation, origin: int) -> Route:
     url = f"http://127.0.0.1:{1 + origin}/{number}"
-    return Route(url, "m", wire, name=f"r{number}", continuation=continuation)
+    thinks = wire != "messages"  # as in the provider table
+    return Route(url, "m", wire, name=f"r{number}", continuation=continuation, prefill_thinking=thinks)
 
 
-_FORMS: tuple[Continuation, ...] = (
+_OPENAI: tuple[Continuation, ...] = (
     "anchor", "anchor", "trailing", "prefix", "prefix_echoed", "partial", "continue_final_message", "none",
 )  # fmt: skip
+# Claude up to 4.5 takes a trailing turn, later ones an anchor.
+_ANTHROPIC: tuple[Continuation, ...] = ("trailing", "trailing", "trailing", "anchor", "anchor", "none")
+_FORMS = {"chat": _OPENAI, "responses": _OPENAI, "messages": _ANTHROPIC}
+_WIRES = tuple(_FORMS)
 _BREAK_WEIGHTS = (4, 5, 8, 4, 3, 3, 2, 2, 2, 2, 1, 1, 0.8, 0.8, 0.8, 0.8)
 
 
@@ -139,15 +144,19 @@ def draw(rng: random.Random, seed: int) -> Scenario:
     """A random scenario; `seed` decides what is not worth shrinking: chunks and times."""
     answer = rng.choice(ANSWERS)
     count = rng.choice((0, 1, 2, 2, 3, 3, 4, 5, 7, 10, 12))
-    wire = rng.choice(("chat", "responses", "responses"))
-    routes = [(wire, rng.choice(_FORMS), 0)]
+    wire = rng.choice(_WIRES)
+    routes = [(wire, rng.choice(_FORMS[wire]), 0)]
     if rng.random() < 0.4:
-        routes.append((rng.choice((wire, "chat", "responses")), rng.choice(_FORMS), rng.randrange(2)))
+        other = rng.choice((wire, *_WIRES))
+        routes.append((other, rng.choice(_FORMS[other]), rng.randrange(2)))
     moody = rng.random() < 0.3
     params: list[tuple[str, Any]] = [("temperature", 0)]
     if rng.random() < 0.1:
         params.append(rng.choice([("reasoning_effort", "low"), ("response_format", {"type": "json_object"})]))
-    if rng.random() < 0.1:
+    if wire == "messages" and rng.random() < 0.1:
+        params.append(("thinking", {"type": "enabled", "budget_tokens": 1024}))
+        params.append(("max_output_tokens", rng.choice((None, 1100, 4000))))
+    elif rng.random() < 0.1:
         params.append(("max_output_tokens", rng.choice((1, 200, 4000))))
     return Scenario(
         seed=seed,
@@ -156,7 +165,7 @@ def draw(rng: random.Random, seed: int) -> Scenario:
         routes=tuple(routes),
         strikes=tuple(_strike(rng, moody=moody) for _ in range(count)),
         for_ever=bool(count) and rng.random() < 0.1,
-        job=_job(rng) if wire == "responses" and rng.random() < 0.45 else None,
+        job=_job(rng) if wire == "responses" and rng.random() < 0.6 else None,
         timeouts=Timeouts(
             total=rng.choice((4.0, 60.0, 1800.0, 1800.0)),
             first=rng.choice((None, 5.0)),
@@ -220,7 +229,7 @@ class _Consumer:
         wires = {wire for wire, *_ in scenario.routes}
         answers = {scenario.answer}
         if any(strike.other for strike in scenario.strikes):
-            answers.add(OTHER_CALL if scenario.answer.calls else OTHER)
+            answers.add(OTHER_CALL if scenario.answer.tools else OTHER)
         self._all = [truth(answer, wire) for answer in answers for wire in wires]
         self._alone = len(self._all) == 1 or not any(t.channels != self._all[0].channels for t in self._all)
         self._delivery = scenario.delivery
@@ -489,9 +498,9 @@ class World:
         if self.now >= meter.due:
             return self._timed_out(meter)
         meter.connected(self.now)
-        if strike.kind in REJECTIONS:
+        if rejection := REJECTIONS[send.route.wire].get(strike.kind):
             self._struck(strike)
-            status, headers, body = REJECTIONS[strike.kind]
+            status, headers, body = rejection
             return Rejected(status, headers, body, self.now)
         answer = self._answer(send)
         if answer.status != 200:
@@ -617,7 +626,7 @@ class World:
         events = list(answer.events)
         kind = strike.kind
         if kind in ("none", "lost", "twice", "html"):
-            tail = _tail(events)
+            tail = _tail(events, strike)
             if kind == "lost":
                 events = events[: len(events) - tail]
             elif kind == "twice":
@@ -717,11 +726,14 @@ def _size(reply: Reply) -> int:
     return sum(map(len, _said(reply).values())) + sum(len(call.arguments) for call in reply.tool_calls)
 
 
-def _tail(events: list[bytes]) -> int:
-    """How many events at the end say that it is over."""
+def _tail(events: list[bytes], strike: Strike) -> int:
+    """How many events at the end say that it is over; on Messages the last of them says it once more."""
     count = 0
     for event in reversed(events):
         payload = sse.decode(event)
+        if isinstance(payload, dict) and payload.get("type") == "message_stop" and strike.variant:
+            count += 1
+            continue
         if isinstance(payload, dict) and payload.get("choices"):
             return count + (1 if payload["choices"][0]["finish_reason"] else 0)
         if isinstance(payload, dict) and payload.get("object") is None:

@@ -39,10 +39,10 @@ class Seen:
 
 @dataclass
 class View:
-    """What it has of that. `calls` are names and arguments; of the Responses wire those that were called
-    done, of the others all that have begun. `pieces` are the arguments that came in deltas, by where they belong.
-    `names` are those of calls, or the phases of items,
-    `kinds` the types of content blocks. `ends` is how the answer ended, in the wire's words."""
+    """What it has of that. `calls` are names and arguments: of the Responses wire those that were called
+    done, of the others all that have begun. `pieces` are the arguments that came in deltas, by where they
+    belong, `names` those of calls or the phases of items, `kinds` the types of content blocks. `ends` is how
+    the answer ended, in the wire's words."""
 
     text: dict[int, str] = field(default_factory=dict)
     reasoning: str = ""

@@ -56,6 +56,8 @@ TEXT = (
 BEFORE, NAME = "Let me look that up for you.", "get_weather"
 ARGUMENTS = {"city": "Paris", "unit": "celsius", "days": 3, "why": "déjà vu"}
 
+SILENCES = frozenset({Kind.STALL, Kind.KEEPALIVE, Kind.HANG})
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -101,7 +103,7 @@ class Strike:
 
     @property
     def is_silence(self) -> bool:
-        return self.fault.kind in (Kind.STALL, Kind.KEEPALIVE, Kind.HANG)
+        return self.fault.kind in SILENCES
 
 
 @dataclass(frozen=True)
@@ -494,7 +496,7 @@ def cells(shape: Shape, colour: str) -> Iterator[Cell]:
 # Running.
 
 CLOCK = 0.5  # seconds of silence that are too many, where silence is the fault
-PATIENCE = 2.0  # seconds after which the lab stops keeping silence
+PATIENCE = 3.0  # seconds after which the lab stops keeping silence
 AMPLE = 20.0
 POLICY = Policy(backoff=Backoff(base=0, throttled_base=0))
 PATIENT = replace(POLICY, tries=4)  # short clocks may ring on a busy machine although the server is well
@@ -636,6 +638,11 @@ def counted(results: Iterable[Result]) -> Counts:
         for kind in KINDS
         if str(kind) in counts
     }
+
+
+def steady(counts: Counts) -> Counts:
+    """Without the faults whose marks a busy machine can change: what a bare client makes of silence."""
+    return {kind: row for kind, row in counts.items() if Kind(kind) not in SILENCES}
 
 
 def broken_promises(results: Iterable[Result]) -> list[str]:

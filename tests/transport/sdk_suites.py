@@ -2,13 +2,13 @@
 
     python tests/transport/sdk_suites.py                    both SDKs, as a table
     python tests/transport/sdk_suites.py --sdk anthropic    one of them
-    python tests/transport/sdk_suites.py --check            fails if a test passes bare only, and is not listed
+    python tests/transport/sdk_suites.py --check            fails if a test passes bare only, unlisted
     python tests/transport/sdk_suites.py --json FILE        all results
 
 Strategy: the tests come from the SDKs' source distributions, the SDKs and what their tests need from
 `requirements/suites.txt`, all hash-checked, into `.cache/`. Each chosen file is run twice; the plugin
-`sdk_underneath` makes the difference. Tests whose results differ are run again, bare and wrapped, one by one,
-so that a busy machine is no difference. Which files are chosen, and which tests cannot apply and why, is
+`sdk_underneath` makes the difference. Tests whose results differ are run again, one after the other, so
+that a busy machine is no difference. Which files are chosen, and which tests cannot apply and why, is
 written in `sdk_suites.toml`. Only the standard library is used here.
 """
 
@@ -35,7 +35,6 @@ PYTHON = CACHE / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/pyt
 LOCK = ROOT / "requirements" / "suites.txt"
 SDISTS = ROOT / "requirements" / "sdists.txt"
 SUITES = HERE / "sdk_suites.toml"
-WORKERS = "2"
 
 Results = dict[str, dict[str, Any]]  # test -> outcome, why, calls
 
@@ -77,7 +76,7 @@ class Verdict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Run the SDKs' own streaming tests with sidestream underneath.")
+    parser = argparse.ArgumentParser(description="The SDKs' own streaming tests, with sidestream underneath.")
     parser.add_argument("--sdk", choices=("openai", "anthropic"), help="one of them; default: both")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
     parser.add_argument("--check", action="store_true", help="fail on a difference that is not listed")
@@ -88,7 +87,7 @@ def main() -> int:
     verdicts = [verdict_of(name, suites[name]) for name in names]
     if options.json:
         options.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1))
-    print(table(verdicts))
+    sys.stdout.write(f"{table(verdicts)}\n")
     return int(options.check and not all(verdict.holds for verdict in verdicts))
 
 
@@ -125,12 +124,22 @@ def pip(*arguments: str | Path) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr)
 
 
-def run(sdk: str, files: Iterable[str], *, under: bool, alone: bool = False) -> Results:
+def run(sdk: str, files: Iterable[str], *, under: bool, workers: int = 2) -> Results:
     """Results of some files or tests, `under` with sidestream."""
     out = CACHE / f"{sdk}-{'under' if under else 'bare'}.json"
     out.unlink(missing_ok=True)
-    command = [PYTHON, "-m", "pytest", *files, "-q", "-p", "sdk_underneath", "-p", "no:cacheprovider"]
-    command += ["-n", "0" if alone else WORKERS, "--sidestream-sdk", sdk, "--sidestream-results", out]
+    command: list[str | Path] = [
+        PYTHON,
+        "-m",
+        "pytest",
+        *files,
+        "-q",
+        "-p",
+        "sdk_underneath",
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["-n", str(workers), "--sidestream-sdk", sdk, "--sidestream-results", out]
     command += ["--sidestream-under"] if under else []
     # No settings of this machine, and no proxy between a test and its server.
     clean = {
@@ -140,9 +149,8 @@ def run(sdk: str, files: Iterable[str], *, under: bool, alone: bool = False) -> 
         and not name.lower().endswith("_proxy")
     }
     source = CACHE / f"{sdk}-{dict(pinned())[sdk]}"
-    done = subprocess.run(
-        command, cwd=source, env={**clean, "PYTHONPATH": str(HERE)}, check=False, capture_output=True, text=True
-    )
+    clean["PYTHONPATH"] = str(HERE)
+    done = subprocess.run(command, cwd=source, env=clean, check=False, capture_output=True, text=True)
     if not out.exists() or done.returncode not in (0, 1):
         sys.exit(f"error: pytest ended with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
     results: Results = json.loads(out.read_text())
@@ -158,10 +166,9 @@ def verdict_of(sdk: str, suite: Mapping[str, Any]) -> Verdict:
     say(f"{sdk}: with sidestream underneath")
     wrapped = run(sdk, suite["files"], under=True)
     if differing := sorted(set(worse(bare, wrapped)) | set(worse(wrapped, bare))):
-        say(f"{sdk}: {len(differing)} tests differ; again, one by one")
-        for test in differing:
-            bare |= run(sdk, [test], under=False, alone=True)
-            wrapped |= run(sdk, [test], under=True, alone=True)
+        say(f"{sdk}: {len(differing)} tests differ; once more, one after the other")
+        bare |= run(sdk, differing, under=False, workers=0)
+        wrapped |= run(sdk, differing, under=True, workers=0)
     return judged(sdk, bare, wrapped, suite.get("cannot_apply", {}))
 
 
@@ -185,16 +192,26 @@ def judged(sdk: str, bare: Results, wrapped: Results, listed: Mapping[str, str])
         watched=sum(result["calls"] > 0 for result in wrapped.values()),
         kept=len(passed(bare)) - len(lost),
         differences=tuple(
-            Difference(test, listed.get(test, ""), wrapped.get(test, {}).get("why", "not run")) for test in lost
+            Difference(test, why_not(test, listed), wrapped.get(test, {}).get("why", "not run"))
+            for test in lost
         ),
-        stale=tuple(test for test in listed if test not in lost),
+        stale=tuple(name for name in listed if not any(matches(test, name) for test in lost)),
         bare_failures=tuple(test for test, result in bare.items() if result["outcome"] == "failed"),
     )
 
 
+def matches(test: str, name: str) -> bool:
+    """Whether a listed name means this test: as it is, or without its parameters."""
+    return name in (test, test.partition("[")[0])
+
+
+def why_not(test: str, listed: Mapping[str, str]) -> str:
+    return next((reason for name, reason in listed.items() if matches(test, name)), "")
+
+
 def table(verdicts: Sequence[Verdict]) -> str:
     lines = [
-        "| SDK | tests | skipped by themselves | pass bare | pass wrapped | ran through our flow | cannot apply |",
+        "| SDK | tests | skip themselves | pass bare | pass wrapped | with watched calls | cannot apply |",
         "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     versions = dict(pinned())
@@ -215,7 +232,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import sidestream
+from sidestream.telemetry import CallRecord
 
 _CALLS = "calls that sidestream watched"
 
@@ -55,7 +56,7 @@ class Calls:
     def __init__(self) -> None:
         self.ended = 0
 
-    def count(self, record: sidestream.CallRecord) -> None:
+    def count(self, _: CallRecord) -> None:
         self.ended += 1
 
     @pytest.hookimpl(wrapper=True)

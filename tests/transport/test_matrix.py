@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import matrix
+import openai
 import pytest
 from make_sdks import COUNTS, GROUPS, PAGE, SIGNS, page
+from matrix import Seen
 
-from sidestream.lab import KINDS
+from sidestream.lab import KINDS, Fault
 
 NEWEST: dict[str, Any] = json.loads(COUNTS.read_text(encoding="utf-8"))["newest"]
 
@@ -22,7 +24,38 @@ def test_a_wrapped_client_finishes_or_says_so(shape: matrix.Shape, colour: str) 
     assert matrix.broken_promises(results) == []
     assert sum(result.cell.wrapped for result in results) > 50
     if matrix.versions() == NEWEST["sdks"]:
-        assert matrix.counted(results) == NEWEST["rows"][shape.name][colour]
+        kept = NEWEST["rows"][shape.name][colour]
+        assert matrix.steady(matrix.counted(results)) == matrix.steady(kept)
+
+
+HALF_OF_IT = {0: [matrix.NAME, '{"city": "Pa']}
+ALL_OF_IT = [matrix.NAME, json.dumps(matrix.ARGUMENTS)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen", "mark"),
+    [
+        ("text", Seen(matrix.TEXT, ended=True), "whole"),
+        ("text", Seen(matrix.TEXT), "short"),
+        ("text", Seen(matrix.TEXT[:40], ended=True), "short"),
+        ("text", Seen(matrix.TEXT, ended=True, final=(matrix.TEXT[:9], [])), "short"),
+        ("text", Seen(matrix.TEXT[:40] + matrix.TEXT[30:], ended=True), "twice"),
+        ("text", Seen(matrix.TEXT[:40], error=ValueError()), "foreign"),
+        ("text", Seen(matrix.TEXT[:40], error=openai.OpenAIError()), "error"),
+        ("text", Seen(matrix.TEXT[:40], told=True), "error"),
+        ("call", Seen(matrix.BEFORE, {0: ALL_OF_IT}, ended=True), "whole"),
+        ("call", Seen(matrix.BEFORE, {0: ALL_OF_IT, 1: ALL_OF_IT}, ended=True), "twice"),
+        ("call", Seen(matrix.BEFORE, HALF_OF_IT, ended=True), "half"),
+        ("call", Seen(matrix.BEFORE, HALF_OF_IT, error=openai.OpenAIError()), "half"),
+        ("call", Seen(matrix.BEFORE, ended=True), "short"),
+    ],
+)
+def test_a_run_counts_as_the_worst_that_happened(answer: str, seen: Seen, mark: str) -> None:
+    """What reached the program decides, not how it ended alone."""
+    strike = matrix.Strike(Fault.cut(), "at the end")
+    cell = matrix.Cell(matrix.SHAPES[0], "sync", answer, strike, wrapped=False)
+    assert matrix.mark(cell, seen, hung=False) == mark
+    assert matrix.mark(cell, seen, hung=True) == "hang"
 
 
 @pytest.mark.parametrize("age", ["newest", "oldest"])

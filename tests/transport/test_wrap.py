@@ -274,6 +274,15 @@ def test_half_a_json_body_is_a_connection_error(framing: Any) -> None:
         assert isinstance(caught.value.__cause__, StreamDropped)
 
 
+def test_a_web_page_is_no_answer() -> None:
+    """Where the bare SDK returns its text as if it were the object asked for."""
+    page = script.json({}).sent(content_type="text/html").replaced(b"{}", b"<html>Sign in</html>")
+    with Lab(page) as lab:
+        client = openai_at(lab).with_options(max_retries=0)
+        with pytest.raises(openai.APIConnectionError):
+            client.chat.completions.create(model="m", messages=ASK)
+
+
 def test_a_call_without_a_stream_can_be_carried_as_one() -> None:
     """`hold`: three cuts in the stream upstream, one JSON document for the SDK."""
     for ask in (

@@ -522,12 +522,12 @@ class _Story:
         if finished.status == "failed":
             return from_error(finished.error) if finished.error else Fault(FaultKind.SERVER)
         partial = assembler.reply("complete")
-        if self.call.original is None and (declined := _declined(finished, partial, assembler)):
-            return declined  # who speaks the wire finds it there
-        if finished.status == "completed" and assembler.unconfirmed:
+        if declined := _declined(finished, partial, assembler):
+            return declined if self.call.original is None else None  # who speaks the wire finds it there
+        if finished.status == "completed" and assembler.owed:
             return Fault(
                 FaultKind.GARBLED,
-                f"the call of {assembler.unconfirmed[0]!r} was announced and never finished",
+                f"the call of {assembler.owed[0]!r} was announced and never finished",
             )
         if partial.is_empty and (self.call.empty_is_failure or not finished.confirmed):
             return Fault(FaultKind.EMPTY)

@@ -56,9 +56,10 @@ class ChatRelay(Relay):
             if choice.get("finish_reason"):
                 self._over.add(number)
 
-    def take(self, *args: Any, **options: Any) -> bytes:
-        data = super().take(*args, **options)
-        self._reasoned = self._reasoned or (bool(data) and any(map(_is_reasoning, args[1])))
+    def take(self, frame: ServerSentEvent, events: Sequence[Event], *, plain: bool) -> bytes:
+        data = super().take(frame, events, plain=plain)
+        if data and not self._reasoned and any(map(_is_reasoning, events)):
+            self._reasoned = True
         return data
 
     def glimpse(self, body: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ catch is read off its module.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -103,17 +103,24 @@ def last_call(source: object) -> Reply | None:
     """The reply of a watched call as it stands, with its ledger (`attempts`, `usage`); None if none was seen.
 
     Args:
-        source: a stream of the SDK or its response, an error it raised, or a wrapped client (whose most
-            recent call it is then, from whichever thread).
+        source: a stream of the SDK or its response, an error that it or a framework raised, or what was
+            wrapped (whose most recent call it is then, from whichever thread).
     """
+    for thing in _chain(source) if isinstance(source, BaseException) else (source,):
+        if isinstance(thing, SidestreamError):
+            return thing.reply
+        if called := _called(thing):
+            return called.reply
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it; some frameworks raise theirs while handling it, without `from`."""
     seen: set[int] = set()
-    while isinstance(source, BaseException) and id(source) not in seen:
-        seen.add(id(source))
-        if isinstance(source, SidestreamError):
-            return source.reply
-        source = source.__cause__ or getattr(source, "response", None)
-    called = _called(source)
-    return called.reply if called else None
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _called(source: object) -> Called | None:

@@ -157,17 +157,12 @@ class _Under:
 
     def _checked(self, response: Any, data: bytes, request: Any) -> Any:
         """A passed-through answer that is whole, or the error that it is not."""
-        kept = self.http.Response(
-            response.status_code,
-            headers=response.headers.raw,
-            stream=self.http.ByteStream(data),
-            extensions=response.extensions,
-        )
         try:
             loads(self._decoded(response, data))
         except (NotJSON, self.http.DecodingError) as error:
             raise self._torn(request, f"the body is not whole: {error}") from None
-        return kept
+        response.stream = self.http.ByteStream(data)  # the same response: whoever made it may know it
+        return response
 
     def _decoded(self, response: Any, data: bytes) -> bytes:
         """A body without its content coding."""
@@ -179,9 +174,10 @@ class _Under:
 
     @staticmethod
     def _is_checked(request: Any, response: Any) -> bool:
-        kind = response.headers.get("content-type", "")
+        """Whether it has to be a JSON document, whatever it calls itself: a page of some proxy is no answer."""
+        streams = response.headers.get("content-type", "").startswith("text/event-stream")
         known = wire_of(request.method, str(request.url))
-        return bool(known) and response.status_code == 200 and kind.startswith("application/json")
+        return bool(known) and response.status_code == 200 and not streams
 
     def _within(self, request: Any, began: float, size: int) -> None:
         """Raise if a body that passes through takes too long (blanks can keep it alive), or is too large."""
@@ -228,15 +224,16 @@ class UnderSync(_Under):
         response = self.inner.handle_request(request)
         if not self._is_checked(request, response):
             return response
+        body = response.stream
         held: list[bytes] = []
         size = 0
         try:
-            for chunk in response.stream:
+            for chunk in body:
                 held.append(chunk)
                 size += len(chunk)
                 self._within(request, began, size)
         finally:
-            response.close()
+            body.close()
         return self._checked(response, b"".join(held), request)
 
     def close(self) -> None:
@@ -309,15 +306,16 @@ class UnderAsync(_Under):
         response = await self.inner.handle_async_request(request)
         if not self._is_checked(request, response):
             return response
+        body = response.stream
         held: list[bytes] = []
         size = 0
         try:
-            async for chunk in response.stream:
+            async for chunk in body:
                 held.append(chunk)
                 size += len(chunk)
                 self._within(request, began, size)
         finally:
-            await response.aclose()
+            await body.aclose()
         return self._checked(response, b"".join(held), request)
 
     async def aclose(self) -> None:
