@@ -317,8 +317,8 @@ def endless_line() -> Iterator[str]:
         thread.join(20)
 
 
-# Linux keeps the peak of a process through exec, so what getrusage says there is at least the size of this test
-# run. VmHWM begins anew.
+# Linux keeps a peak through exec, so what getrusage says there is at least the size of this test run. VmHWM
+# begins anew.
 MEASURED = """
 import resource, sys
 from sidestream.cli.app import run

@@ -121,6 +121,8 @@ class Relay:
         self, frame: ServerSentEvent | None, events: Sequence[Event], assembler: Assembler, *, over: bool
     ) -> None:
         """A frame that is more than a delta, before the assembler gets its events."""
+        # A client stops reading here: passed on too early it would hide what comes of the call.
+        over = over or (frame is not None and frame.data.strip() == b"[DONE]")
         begun = [event.index for event in events if isinstance(event, ItemStarted) and self._waits_for(event)]
         if self.raw and not self._waits and (over or begun):
             self._waits = True

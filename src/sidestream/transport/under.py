@@ -174,10 +174,12 @@ class _Under:
 
     @staticmethod
     def _is_checked(request: Any, response: Any) -> bool:
-        """Whether it has to be a JSON document, whatever it calls itself: a page of some proxy is no answer."""
-        streams = response.headers.get("content-type", "").startswith("text/event-stream")
+        """Whether it has to be a JSON document: any answer that says what it is, a proxy's page as well."""
+        kind = response.headers.get("content-type", "")
         known = wire_of(request.method, str(request.url))
-        return bool(known) and response.status_code == 200 and not streams
+        return (
+            bool(known and kind) and response.status_code == 200 and not kind.startswith("text/event-stream")
+        )
 
     def _within(self, request: Any, began: float, size: int) -> None:
         """Raise if a body that passes through takes too long (blanks can keep it alive), or is too large."""
