@@ -122,11 +122,12 @@ class ResponsesRelay(Relay):
             return b""  # reasoning comes with its item
         head = self._message(event.index, assembler)  # type: ignore[union-attr]  # a delta
         out = self._places[event.index]  # type: ignore[union-attr]
-        part = self._part(out, event.part, sort)  # type: ignore[union-attr]
+        number = _number(out, event.part, sort)  # type: ignore[union-attr]
+        part = self._part(out, number, sort)
         delta = {
             "item_id": out.id,
             "output_index": out.number,
-            "content_index": event.part,  # type: ignore[union-attr]
+            "content_index": number,
             "delta": event.delta,  # type: ignore[union-attr]
         }
         more: dict[str, Any] = {"logprobs": []} if sort == "output_text" else {}
@@ -220,10 +221,11 @@ class ResponsesRelay(Relay):
                 continue
             out.done = True
             item = self._delivered(index, items[index])
-            for part, content in enumerate(map(mapping, item["content"])):
+            for place, content in enumerate(map(mapping, item["content"])):
+                sort = string(content.get("type"))
+                part = _number(out, place, sort)
                 if part in out.told:
                     continue
-                sort = string(content.get("type"))
                 where = {"item_id": out.id, "output_index": out.number, "content_index": part}
                 name = "text" if sort == "output_text" else "refusal"
                 more: dict[str, Any] = {"logprobs": []} if sort == "output_text" else {}
@@ -344,6 +346,15 @@ class ResponsesRelay(Relay):
 
 
 _PREFIX = {"message": "msg", "function_call": "fc", "custom_tool_call": "ctc", "reasoning": "rs"}
+
+
+def _number(out: _Out, part: int, sort: str) -> int:
+    """Where a part of the answer stands in the item that was delivered: at its own number, unless a part of
+    another sort was announced there."""
+    if out.parts.get(part, sort) == sort:
+        return part
+    known = (number for number, found in out.parts.items() if found == sort and number > part)
+    return next(known, max(out.parts) + 1)
 
 
 def _part(sort: str, text: str) -> dict[str, Any]:
