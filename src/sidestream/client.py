@@ -202,7 +202,7 @@ class Client(_Settings):
         run = Run(call, self._pool, self._system, self._orders(cancel, atomic, notify))
         for _ in run.events():
             raise RuntimeError("a held call delivers no events")
-        return _reply_of(run)
+        return run.so_far
 
     def stream(
         self,
@@ -310,7 +310,7 @@ class ReplyStream:
     @property
     def reply(self) -> Reply:
         """The reply as it stands; its status is "dropped" until it is finished."""
-        return _reply_of(self._run)
+        return self._run.so_far
 
     def cancel(self) -> None:
         """Stop the call, from any thread: the reader gets `Cancelled`."""
@@ -352,7 +352,7 @@ class AsyncClient(_Settings):
         run = AsyncRun(call, self._pool, self._system, self._orders(cancel, atomic, notify))
         async for _ in run.events():
             raise RuntimeError("a held call delivers no events")
-        return _reply_of(run)
+        return run.so_far
 
     def stream(
         self,
@@ -444,7 +444,7 @@ class AsyncReplyStream:
     @property
     def reply(self) -> Reply:
         """The reply as it stands; its status is "dropped" until it is finished."""
-        return _reply_of(self._run)
+        return self._run.so_far if self._run is not None else Reply("dropped")
 
     def cancel(self) -> None:
         """Stop the call, from any thread: the reader gets `Cancelled`."""
@@ -455,9 +455,3 @@ class AsyncReplyStream:
         """Read no further and close the connection."""
         if self._events is not None:
             await self._events.aclose()
-
-
-def _reply_of(run: Run | AsyncRun | None) -> Reply:
-    if run is None or run.exchange is None:
-        return Reply("dropped")
-    return run.reply or run.exchange.assembler.reply("dropped")

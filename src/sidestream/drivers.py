@@ -123,6 +123,13 @@ class _Common:
         """Whether the last exchange ended before its body did."""
         return isinstance(self._outcome, Broke)
 
+    @property
+    def so_far(self) -> Reply:
+        """The reply as it stands; its status is "dropped" until the call has ended."""
+        if self.exchange is None:
+            return Reply("dropped")
+        return self.reply or self.exchange.assembler.reply("dropped")
+
     def stop(self, kind: Kind = "cancel") -> None:
         """End the call, from any thread."""
         self._brake.stop(kind)

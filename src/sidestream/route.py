@@ -8,18 +8,21 @@ in arguments and environment is `routes/`.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from .errors import ConfigError
 
-__all__ = ["Continuation", "Prices", "Route", "Secret", "Wire"]
+__all__ = ["Auth", "Continuation", "Credential", "Prices", "Route", "RouteClocks", "Secret", "Wire"]
 
 Wire = Literal["responses", "chat", "messages"]
+# How a key is sent: as the wire's own provider wants it, or in the header of that name.
+Auth = Literal["wire", "bearer", "x-api-key", "api-key"]
 # How an endpoint continues a partial answer: by a trailing assistant turn in one of its dialects, by a user
 # turn that asks for it ("anchor"), or not at all ("none").
 Continuation = Literal[
@@ -45,6 +48,10 @@ class Secret:
     def reveal(self) -> str:
         """The credential itself."""
         return self._value
+
+    def fingerprint(self, salt: str) -> str:
+        """A short name of this credential that does not give it away."""
+        return hashlib.blake2b(self._value.encode(), key=salt.encode()[:64], digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -87,6 +94,55 @@ class Prices:
         return ((read - cached) * self.input + cached * cheap + written * self.output) / 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class RouteClocks:
+    """Seconds that one route gets of a call, inside the call's own `Timeouts`; None: what those say.
+
+    Attributes:
+        total: all attempts on this route together.
+        first, idle, connect: as in `Timeouts`.
+
+    Raises:
+        ConfigError: a value is not a finite number above 0.
+    """
+
+    total: float | None = None
+    first: float | None = None
+    idle: float | None = None
+    connect: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("total", "first", "idle", "connect"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value!r}", hint="a timeout is a number of seconds above 0")
+
+
+class Credential(Protocol):
+    """A key that can change while a program runs.
+
+    Attributes:
+        label: where it comes from, for people, such as "env OPENAI_API_KEY"; never the key.
+    """
+
+    @property
+    def label(self) -> str: ...
+
+    def apply(self, route: Route) -> Route:
+        """The route with today's key. Cheap: it may read a variable or a small file.
+
+        Raises:
+            ConfigError: there is no key, or it cannot be read.
+        """
+
+    def renew(self, route: Route, seconds: float) -> Route | None:
+        """The route with another key after this one was rejected or ran out; None if there is no other.
+
+        Blocks for at most so many seconds. Runs in a thread of its own, to its end even if the call that
+        wanted it is cancelled: a key that is handed out once must not be lost.
+        """
+
+
 @dataclass(frozen=True)
 class Route:
     """One endpoint with one wire, one model and one credential.
@@ -102,9 +158,19 @@ class Route:
         continuation: how a broken answer can be continued here; None leaves it to the provider table.
         prefill_thinking: whether it takes a trailing assistant turn from a call that asks for reasoning.
         prices: for the ledger's cost and for `Policy.max_cost`.
+        auth: how the key is sent: as the wire wants it, or in the header of that name.
+        credential: where the key comes from, if it can change.
+        expires: Unix time in seconds from which the key has to be renewed before it is used.
+        window: the model's context window in tokens, None if unknown.
+        vision: whether the model reads images, None if unknown.
+        quality: how good the model is, on a scale of your own: a task may refuse what is below its floor.
+        concurrency: calls that may be under way here at once, None for any number.
+        params: request fields of every call here, unless the call says otherwise.
+        rejects: request fields that are never sent here.
+        clocks: this route's own clocks, inside those of the call.
 
     Raises:
-        ConfigError: the URL, model, wire or a header makes no sense.
+        ConfigError: the URL, model, wire, a header or a number makes no sense.
     """
 
     base_url: str
@@ -117,9 +183,24 @@ class Route:
     continuation: Continuation | None = None
     prefill_thinking: bool = True
     prices: Prices | None = None
+    auth: Auth = "wire"
+    credential: Credential | None = field(default=None, repr=False, compare=False)
+    expires: float | None = None
+    window: int | None = None
+    vision: bool | None = None
+    quality: int = 0
+    concurrency: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rejects: frozenset[str] = frozenset()
+    clocks: RouteClocks | None = None
 
     def __post_init__(self) -> None:
         url = _split(self.base_url)
+        for name, number in (("window", self.window), ("concurrency", self.concurrency)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{name} is {number}", hint="it is a number from 1 on, or left out")
+        if self.auth not in get_args(Auth):
+            raise ConfigError(f"unknown auth {self.auth!r}", hint=f"use one of {', '.join(get_args(Auth))}")
         if self.wire not in get_args(Wire):
             raise ConfigError(f"unknown wire {self.wire!r}", hint=f"use one of {', '.join(get_args(Wire))}")
         if self.continuation not in (None, *get_args(Continuation)):
@@ -194,12 +275,17 @@ class Route:
         }
         if self.wire == "messages":
             headers["anthropic-version"] = _ANTHROPIC_VERSION
-        if self.api_key and self.wire == "messages":
-            headers["x-api-key"] = self.api_key.reveal()
-        elif self.api_key:
-            headers["Authorization"] = self._bearer()
+        header = self._key_header
+        if self.api_key:
+            bearer = header == "Authorization"
+            headers[header] = self._bearer() if bearer else self.api_key.reveal()
         given = {name.lower() for name in self.headers}
         return {**{name: headers[name] for name in headers if name.lower() not in given}, **self.headers}
+
+    @property
+    def account(self) -> str:
+        """What tells this key at this endpoint from others, without showing it; "" without a key."""
+        return self.api_key.fingerprint(self.origin) if self.api_key else ""
 
     def without_credentials(self, text: str) -> str:
         """The text with this route's credentials blanked: some providers quote them back."""
@@ -208,6 +294,12 @@ class Route:
             if len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, "***")
         return text
+
+    @property
+    def _key_header(self) -> str:
+        if self.auth == "wire":
+            return "x-api-key" if self.wire == "messages" else "Authorization"
+        return "Authorization" if self.auth == "bearer" else self.auth
 
     def _bearer(self) -> str:
         return f"Bearer {self.api_key.reveal()}" if self.api_key else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from .. import errors
 from ..reply import Attempt, Reply
-from ..route import Route
 from .clocks import Timeouts
 from .faults import Fault, FaultKind
 
@@ -17,15 +16,15 @@ __all__ = ["exhausted", "failed"]
 
 def failed(
     fault: Fault,
-    route: Route,
+    name: str,
     timeouts: Timeouts,
     reasons: str,
     reply: Reply | None,
     attempts: tuple[Attempt, ...],
 ) -> errors.CallFailed:
-    """The error of a call that `fault` ended; `reasons` say why no rung was open."""
+    """The error of a call that `fault` ended; `name` is the route's, `reasons` say why no rung was open."""
     tried = f"; {len(attempts)} attempts" if len(attempts) > 1 else ""
-    message = f"{route.name}: {fault}{tried}"
+    message = f"{name}: {fault}{tried}"
     hint = _HINTS.get(fault.kind, "") or reasons
     if fault.kind.error == "DeadlineExceeded":
         setting = f"timeout.{fault.clock}"
@@ -46,7 +45,7 @@ def failed(
 def exhausted(
     budget: str,
     why: str,
-    route: Route,
+    name: str,
     fault: Fault,
     retry_at: float | None,
     reply: Reply | None,
@@ -55,7 +54,7 @@ def exhausted(
     """The error of a call that one of our own limits ended, after `fault`."""
     after = f" after {fault}" if fault.kind is not FaultKind.WITHHELD else ""
     return errors.BudgetExhausted(
-        f"{route.name}: {why}{after}",
+        f"{name}: {why}{after}",
         budget=budget,
         fault=fault,
         retry_at=retry_at,

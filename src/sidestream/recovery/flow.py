@@ -14,31 +14,42 @@ Print the actions and you have the story. Drive it with plain values to test it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from email.utils import formatdate
-from typing import Literal, NoReturn
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import NoReturn
 
 from .. import errors
 from ..assembler import Assembler
-from ..relay.base import Original, Relay
 from ..reply import Attempt, Reply
 from ..route import Route
 from ..wire._json import dumps, mapping
-from ..wire.events import Finished, Recovering
+from ..wire.events import Recovering
 from ..wire.prompt import Request, size
-from ..wire.sse import Limits
+from .actions import (
+    Action,
+    Broke,
+    Call,
+    Dismiss,
+    Ended,
+    Outcome,
+    Rejected,
+    Send,
+    Sleep,
+    Stopped,
+    Tell,
+    Woke,
+)
 from .bill import Bill, output_limit
-from .clocks import Clocks, Timeouts
+from .clocks import Clocks
 from .continuing import OUTPUT_LIMITS, continued, ways
 from .delivery import Gate, Said
 from .ending import exhausted, failed
 from .exchange import WIRES, Exchange
-from .faults import Fault, FaultKind, from_ending, from_error, from_rejection, one_line
+from .faults import Fault, FaultKind
 from .origins import Denied, Origins, Permit, Stream, StreamOutcome
-from .policy import Policy
 from .rungs import No, Situation, Step, Ways, next_step
 from .splice import Splice
+from .verdict import fault_of, partial_status, status_of
 
 __all__ = [
     "Action",
@@ -55,116 +66,6 @@ __all__ = [
     "Woke",
     "flow",
 ]
-
-
-# What the flow asks of its driver.
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Make one HTTP exchange with `route`, push the answer through `exchange`, within `clocks`: a POST of
-    `body` to the route's own target, or a GET of another `target`. Answered with Ended, Broke, Rejected or
-    Stopped."""
-
-    route: Route
-    body: bytes
-    clocks: Clocks
-    exchange: Exchange
-    target: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Wait so many seconds. Answered with Woke or Stopped."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Pass a notice on to whoever listens. Answered with Woke or Stopped."""
-
-    notice: Recovering
-
-
-@dataclass(frozen=True, slots=True)
-class Dismiss:
-    """The call was stopped: tell the provider to stop the job at `target`, whatever it answers. Answered with
-    Woke."""
-
-    route: Route
-    target: str
-
-
-# What the driver answers. `at` is call time in seconds.
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The body ended cleanly, or the answer is over and nobody read on."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Broke:
-    """The exchange broke, or a clock ran out."""
-
-    fault: Fault
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The answer was not a 2xx. Header names are lower case; the body may be cut short."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Woke:
-    """The wait is over, the notice is passed on."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The caller wants no more."""
-
-    kind: Literal["cancel", "interrupt"]
-    at: float
-
-
-Action = Send | Sleep | Tell | Dismiss
-Outcome = Ended | Broke | Rejected | Woke | Stopped
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What the caller asked, once, and within which limits.
-
-    Attributes:
-        live: whether a consumer reads along.
-        strict: that consumer cannot be told that the answer begins anew: fail rather than do that.
-        original: the request as somebody else's client wrote it, to be sent as it is.
-        relay: makes that client's stream of what arrives.
-        empty_is_failure: treat a complete but empty answer as a fault.
-    """
-
-    request: Request
-    routes: tuple[Route, ...]
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    policy: Policy = field(default_factory=Policy)
-    live: bool = False
-    strict: bool = False
-    original: Original | None = None
-    relay: Relay | None = None
-    empty_is_failure: bool = False
-    limits: Limits = field(default_factory=Limits)
 
 
 def flow(
@@ -453,10 +354,16 @@ class _Story:
             self.now = outcome.at
             self._tries, self._last = 0, None  # the provider is well, and so is the job
             return None
-        fault = self._fault(exchange, outcome)
+        fault = fault_of(
+            exchange,
+            outcome,
+            date=outcome.at + self._wall,
+            refuses=self.call.original is None,  # who speaks the wire finds a refusal there
+            empty_is_failure=self.call.empty_is_failure,
+        )
         self._end_stream(fault, exchange)
         if fault is None:
-            reply = exchange.assembler.reply(_status(exchange))
+            reply = exchange.assembler.reply(status_of(exchange))
             self._trunk = exchange.assembler
             self.book(action, "", step, outcome, ended=reply.status)
             return self._with_ledger(reply, exchange.assembler)
@@ -464,7 +371,7 @@ class _Story:
         request_id = exchange.request_id or fault.request_id
         fault = replace(fault, detail=detail, request_id=request_id).at(outcome.at + self._wall)
         fault = self._closing(exchange, fault, outcome, step)
-        partial = exchange.assembler.reply(_partial_status(fault))
+        partial = exchange.assembler.reply(partial_status(fault))
         self.book(action, fault.detail, step, outcome, fault=fault)
         self._remember(exchange, partial, fault)
         return fault
@@ -503,35 +410,6 @@ class _Story:
         if step.how == "prefill" and refused and _PREFILL_WORDS.search(fault.detail):
             self._origins.learn(self.route, "prefill", fault.detail)
         return replace(fault, kind=FaultKind.DIVERGED, retry_after=None, again=None)
-
-    def _fault(self, exchange: Exchange, outcome: Outcome) -> Fault | None:
-        """None if the answer is whole by the rules of its wire, whatever happened to the connection."""
-        if isinstance(outcome, Rejected):
-            date = formatdate(outcome.at + self._wall, usegmt=True)  # for a Retry-After that is a date
-            return from_rejection(outcome.status, {"date": date, **outcome.headers}, outcome.body)
-        if exchange.astray:
-            return Fault(FaultKind.DIVERGED, exchange.astray)
-        if exchange.pending:
-            return Fault(FaultKind.DEADLINE, "the response was still at work", clock="total")
-        assembler = exchange.assembler
-        finished = assembler.finished
-        if finished is None:
-            if isinstance(outcome, Broke):
-                return outcome.fault
-            return Fault(FaultKind.DROPPED, "the body ended without the end of the answer")
-        if finished.status == "failed":
-            return from_error(finished.error) if finished.error else Fault(FaultKind.SERVER)
-        partial = assembler.reply("complete")
-        if declined := _declined(finished, partial, assembler):
-            return declined if self.call.original is None else None  # who speaks the wire finds it there
-        if finished.status == "completed" and assembler.owed:
-            return Fault(
-                FaultKind.GARBLED,
-                f"the call of {assembler.owed[0]!r} was announced and never finished",
-            )
-        if partial.is_empty and (self.call.empty_is_failure or not finished.confirmed):
-            return Fault(FaultKind.EMPTY)
-        return None
 
     def book(
         self,
@@ -706,12 +584,12 @@ class _Story:
         broke = self._broke or fault
         if self._denied is not None and fault.kind is FaultKind.WITHHELD:
             raise exhausted(
-                self._denied.budget, str(fault), self.route, broke, fault.retry_at, reply, attempts
+                self._denied.budget, str(fault), self.route.name, broke, fault.retry_at, reply, attempts
             )
         if (spent := self._spent()) and broke.may_ask_again:
-            raise exhausted("cost", spent, self.route, broke, None, reply, attempts)
+            raise exhausted("cost", spent, self.route.name, broke, None, reply, attempts)
         reasons = "; ".join(no.reason for no in refusals)
-        raise failed(broke, self.route, self.call.timeouts, reasons, reply, attempts)
+        raise failed(broke, self.route.name, self.call.timeouts, reasons, reply, attempts)
 
 
 # Faults that say the provider is unwell, if no output came.
@@ -736,29 +614,6 @@ _PREFILL_WORDS = re.compile(
 _FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0
 # A recovery that has to wait for its place asks again after at most this: others may bring good news.
 _ASK_AGAIN = 4.0
-
-
-def _status(exchange: Exchange) -> Literal["complete", "incomplete"]:
-    finished = exchange.assembler.finished
-    if finished is None or finished.status != "incomplete":
-        return "complete"
-    said_whole = finished.reason in (None, "content_filter") and exchange.assembler.has_final_answer
-    return "complete" if said_whole else "incomplete"
-
-
-def _declined(finished: Finished, partial: Reply, assembler: Assembler) -> Fault | None:
-    """The fault of an answer that is whole, and a refusal."""
-    if (fault := from_ending(finished)) and not assembler.has_final_answer:
-        return fault
-    if partial.refusal and not partial.text:
-        return Fault(FaultKind.REFUSED, one_line(partial.refusal)[:200])
-    return None
-
-
-def _partial_status(fault: Fault) -> Literal["refused", "failed", "dropped"]:
-    if fault.kind is FaultKind.REFUSED:
-        return "refused"
-    return "dropped" if fault.kind.error in ("StreamDropped", "DeadlineExceeded") else "failed"
 
 
 def _weight(reply: Reply) -> int:

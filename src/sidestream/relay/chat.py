@@ -48,19 +48,14 @@ class ChatRelay(Relay):
         self._mute = self._reasoned
 
     def note(self, body: Mapping[str, Any], events: Sequence[Event]) -> None:
-        del events
+        # The first piece of reasoning comes with its item, so it is never a plain delta.
+        self._reasoned = self._reasoned or any(isinstance(event, ReasoningDelta) for event in events)
         self._shown = {**_around(body), **self._shown}
         for choice in map(mapping, sequence(body.get("choices"))):
             number = integer(choice.get("index")) or 0
             self._roles.add(number)
             if choice.get("finish_reason"):
                 self._over.add(number)
-
-    def take(self, frame: ServerSentEvent, events: Sequence[Event], *, plain: bool) -> bytes:
-        data = super().take(frame, events, plain=plain)
-        if data and not self._reasoned and any(map(_is_reasoning, events)):
-            self._reasoned = True
-        return data
 
     def glimpse(self, body: Mapping[str, Any]) -> None:
         self._seen = {**_around(body), **self._seen}
@@ -169,10 +164,6 @@ class ChatRelay(Relay):
             if details[name] is not None:
                 counts[field] = {**mapping(self._usage.get(field)), name: details[name]}
         return counts
-
-
-def _is_reasoning(event: Event) -> bool:
-    return isinstance(event, ReasoningDelta)
 
 
 def _around(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,10 +139,9 @@ class ResponsesRelay(Relay):
             self._recognise(assembler)
         if index in self._places and not self._places[index].done:
             return b""
-        phase = string(assembler.item(index).get("phase"))
         told = self._finished(assembler) + self._close_messages(assembler)
         item = assembler.item(index)
-        out = self._new("message", string(item.get("id")), phase)
+        out = self._new("message", string(item.get("id")), string(item.get("phase")))
         self._places[index] = out
         item = {**item, "id": out.id, "type": "message", "role": "assistant"}
         item |= {"status": "in_progress", "content": []}
@@ -281,14 +280,7 @@ class ResponsesRelay(Relay):
         first = self._shown()
         blank: dict[str, Any] = {"incomplete_details": None, "error": None}
         blank |= {"parallel_tool_calls": True, "tools": []}
-        response = {
-            "object": "response",
-            "model": reply.model,
-            "id": reply.id,
-            **blank,
-            **first,
-            **self._ends,
-        }
+        response = {"object": "response", "model": reply.model, **blank, **first, **self._ends}
         response["id"] = first.get("id") or reply.id
         response["created_at"] = first.get("created_at", 0)
         response["status"] = "incomplete" if cut else "completed"

@@ -1,5 +1,4 @@
-"""Which requests are watched, and what they ask: a POST of one of the three wires becomes a `Watched`. Pure
-but for its types.
+"""Which requests are watched, and what they ask: a POST of one of the three wires becomes a `Watched`.
 
 Strategy: the path ends as the wire's does and the body is a JSON object with a conversation. Whatever does
 not look exactly so is none of our business and passes through untouched.
@@ -54,8 +53,12 @@ def wire_of(method: str, url: str) -> str:
     """The wire that a request speaks by its path, or ""."""
     if method != "POST":
         return ""
-    path = urlsplit(url).path
-    return next((wire for end, (wire, _) in _WIRES.items() if path.endswith(end)), "")
+    end = _end_of(urlsplit(url).path)
+    return _WIRES[end][0] if end else ""
+
+
+def _end_of(path: str) -> str:
+    return next((end for end in _WIRES if path.endswith(end)), "")
 
 
 def watched(
@@ -74,7 +77,7 @@ def watched(
         hold: send it as a stream even if it does not ask for one.
     """
     parts = urlsplit(url)
-    end = next((end for end in _WIRES if parts.path.endswith(end)), "")
+    end = _end_of(parts.path)
     if not end:
         return None
     wire, field = _WIRES[end]

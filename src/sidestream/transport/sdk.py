@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
-from ..drivers import Notify, System
+from ..drivers import AsyncRun, Notify, Run, System
 from ..errors import DeadlineExceeded, SidestreamError, UsageError
 from ..recovery.clocks import Timeouts
 from ..recovery.policy import Policy
@@ -22,7 +22,7 @@ from ..reply import Reply
 from ..route import Continuation
 from ..telemetry import Observer, observers_of
 from ..wire.sse import Limits
-from .under import EXTENSION, Called, Settings, Translate, UnderAsync, UnderSync, http_of, transport_over
+from .under import EXTENSION, AnyRun, Settings, Translate, UnderAsync, UnderSync, http_of, transport_over
 
 __all__ = ["last_call", "wrap"]
 
@@ -86,6 +86,11 @@ def wrap(
         wrapped: Client = _over(client, settings, is_async=isinstance(client, http.AsyncBaseTransport))
         return wrapped
     inside = _http_client(client)
+    if inside is None:
+        raise UsageError(
+            f"a {type(client).__name__} cannot be wrapped",
+            hint="pass an OpenAI or Anthropic client, an httpx or httpx2 client, or a transport of either",
+        )
     sdk = _sdk_of(client)
     if sdk is not None:
         first = sdk.__name__ == "openai" and int(str(sdk.__version__).partition(".")[0]) >= 3
@@ -109,8 +114,8 @@ def last_call(source: object) -> Reply | None:
     for thing in _chain(source) if isinstance(source, BaseException) else (source,):
         if isinstance(thing, SidestreamError):
             return thing.reply
-        if called := _called(thing):
-            return called.reply
+        if run := _run_of(thing):
+            return run.so_far
     return None
 
 
@@ -123,17 +128,17 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _called(source: object) -> Called | None:
+def _run_of(source: object) -> AnyRun | None:
+    """The watched call that an object of an SDK, or of httpx, belongs to."""
     for name in ("", "response", "_response", "http_response", "_raw_stream"):
         thing = getattr(source, name, None) if name else source
         extensions = getattr(thing, "extensions", None) or getattr(
             getattr(thing, "response", None), "extensions", None
         )
-        if isinstance(extensions, dict) and isinstance(called := extensions.get(EXTENSION), Called):
-            return called
-    transport = source if isinstance(source, UnderSync | UnderAsync) else None
-    if transport is None and _is_client(source):
-        transport = _http_client(source)._transport
+        if isinstance(extensions, dict) and isinstance(run := extensions.get(EXTENSION), Run | AsyncRun):
+            return run
+    client = _http_client(source)
+    transport = source if client is None else client._transport
     return transport.latest if isinstance(transport, UnderSync | UnderAsync) else None
 
 
@@ -144,23 +149,12 @@ def _over(inner: Any, settings: Settings, *, is_async: bool) -> Any:
 
 
 def _http_client(client: object) -> Any:
-    """The httpx client inside an SDK's, or the client itself if it is one."""
+    """The httpx client inside an SDK's, or the client itself if it is one; else None."""
     for thing in (client, getattr(client, "_client", None)):
         http = http_of(thing)
         if http is not None and isinstance(thing, http.Client | http.AsyncClient):
             return thing
-    raise UsageError(
-        f"a {type(client).__name__} cannot be wrapped",
-        hint="pass an OpenAI or Anthropic client, an httpx or httpx2 client, or a transport of either",
-    )
-
-
-def _is_client(source: object) -> bool:
-    try:
-        _http_client(source)
-    except UsageError:
-        return False
-    return True
+    return None
 
 
 def _sdk_of(client: object) -> ModuleType | None:
@@ -172,12 +166,12 @@ def _translation(sdk: ModuleType) -> Translate:
     """Errors of ours as the SDK's own."""
 
     def translate(error: SidestreamError, request: Any) -> Exception:
+        theirs: Exception
         if isinstance(error, DeadlineExceeded):
-            late: Exception = sdk.APITimeoutError(request=request)
-            late.__cause__ = error
-            return late
-        lost: Exception = sdk.APIConnectionError(message=str(error), request=request)
-        lost.__cause__ = error
-        return lost
+            theirs = sdk.APITimeoutError(request=request)
+        else:
+            theirs = sdk.APIConnectionError(message=str(error), request=request)
+        theirs.__cause__ = error
+        return theirs
 
     return translate

@@ -23,11 +23,11 @@ from typing import Any
 from ..drivers import AsyncRun, Notify, Orders, Run, System
 from ..errors import CallFailed, Cancelled, DeadlineExceeded, SidestreamError, StreamDropped
 from ..recovery.clocks import Timeouts
+from ..recovery.ending import failed
 from ..recovery.faults import Fault, FaultKind
 from ..recovery.flow import Call
 from ..recovery.policy import Policy
 from ..relay import Relay, relay_for
-from ..reply import Reply
 from ..route import Continuation
 from ..routes.providers import with_facts
 from ..telemetry import Observer
@@ -36,10 +36,11 @@ from ..wire.sse import LimitExceeded, Limits
 from .lanes import AsyncLanes, Lanes
 from .requests import Watched, watched, wire_of
 
-__all__ = ["EXTENSION", "Called", "Settings", "transport_over"]
+__all__ = ["EXTENSION", "AnyRun", "Settings", "UnderAsync", "UnderSync", "http_of", "transport_over"]
 
 EXTENSION = "sidestream"  # under this name a response carries its call
 _ENCODED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+AnyRun = Run | AsyncRun
 # An error of ours and the request it ended -> what the client's user catches while reading a stream.
 Translate = Callable[[SidestreamError, Any], Exception]
 
@@ -61,21 +62,6 @@ class Settings:
     translate_first: bool = False  # also before there is a response: the client would else send it again
 
 
-class Called:
-    """A watched call: what has come of it so far."""
-
-    def __init__(self, run: Run | AsyncRun) -> None:
-        self._run = run
-
-    @property
-    def reply(self) -> Reply:
-        """The reply as it stands, with its ledger; its status is "dropped" until it is finished."""
-        run = self._run
-        if run.reply is not None:
-            return run.reply
-        return run.exchange.assembler.reply("dropped") if run.exchange else Reply("dropped")
-
-
 class _Under:
     """What both colours share."""
 
@@ -84,7 +70,7 @@ class _Under:
     def __init__(self, inner: Any, settings: Settings) -> None:
         self.inner = inner
         self.settings = settings
-        self.latest: Called | None = None
+        self.latest: AnyRun | None = None
 
     def _watched(self, request: Any, data: bytes) -> Watched | None:
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -116,33 +102,30 @@ class _Under:
     def _orders(self) -> Orders:
         return Orders(notify=self.settings.notify, observers=self.settings.observers)
 
-    def _begun(self, run: Run | AsyncRun) -> Called:
-        called = self.latest = Called(run)
-        return called
+    def _answer(
+        self, run: AnyRun, response: Any, without: frozenset[str], *more: tuple[bytes, bytes], **body: Any
+    ) -> Any:
+        """What the provider answered, with another body, and without the headers that spoke of its own."""
+        headers = [(n, v) for n, v in response.headers.raw if n.lower().decode() not in without]
+        extensions = {**response.extensions, EXTENSION: run}
+        return self.http.Response(
+            response.status_code, headers=[*headers, *more], extensions=extensions, **body
+        )
 
-    def _response(self, opened: Any, stream: Any, called: Called) -> Any:
-        headers = [(n, v) for n, v in opened.headers.raw if n.lower().decode() not in _ENCODED]
-        extensions = {**opened.extensions, EXTENSION: called}
-        return self.http.Response(opened.status_code, headers=headers, stream=stream, extensions=extensions)
-
-    def _whole(self, opened: Any, data: bytes, called: Called) -> Any:
+    def _whole(self, run: AnyRun, opened: Any, relay: Relay) -> Any:
         """The answer to a call that asked for no stream."""
-        headers = [
-            (n, v) for n, v in opened.headers.raw if n.lower().decode() not in (*_ENCODED, "content-type")
-        ]
-        headers.append((b"content-type", b"application/json"))
-        extensions = {**opened.extensions, EXTENSION: called}
-        return self.http.Response(opened.status_code, headers=headers, content=data, extensions=extensions)
+        if run.reply is None or run.exchange is None:
+            raise RuntimeError("a call ends with a reply or an error")
+        data = relay.whole(run.reply, run.exchange.assembler)
+        kind = (b"content-type", b"application/json")
+        return self._answer(run, opened, _ENCODED | {"content-type"}, kind, content=data)
 
-    def _rejection(self, rejected: tuple[Any, bytes], called: Called) -> Any:
+    def _rejection(self, run: AnyRun, rejected: tuple[Any, bytes]) -> Any:
         """The provider's no, as it was said; and asking again has been tried."""
         response, body = rejected
-        headers = [(n, v) for n, v in response.headers.raw if n.lower().decode() not in _NOT_OF_REJECTION]
-        headers.append((b"content-length", str(len(body)).encode()))  # it may have been cut
-        headers.append((b"x-should-retry", b"false"))
-        extensions = {**response.extensions, EXTENSION: called}
+        length = (b"content-length", str(len(body)).encode())  # it may have been cut
         stream = self.http.ByteStream(body)
-        return self.http.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
+        return self._answer(run, response, _NOT_OF_REJECTION, length, _NOT_AGAIN, stream=stream)
 
     def raised(self, error: SidestreamError, request: Any, *, reading: bool) -> Exception:
         """The error as the client's user is to catch it."""
@@ -151,16 +134,18 @@ class _Under:
             return translate(error, request)
         return both(self.http, error, request)
 
-    def _torn(self, request: Any, why: str) -> Exception:
-        fault = Fault(FaultKind.DROPPED, why)
-        return both(self.http, StreamDropped(f"{request.url.host}: {fault}", fault=fault), request)
+    def _broken(self, request: Any, fault: Fault) -> Exception:
+        """The error of a call that passes through: there is no partial, and nothing is tried."""
+        error = failed(fault, request.url.host, self.settings.timeouts, "", None, ())
+        return both(self.http, error, request)
 
     def _checked(self, response: Any, data: bytes, request: Any) -> Any:
         """A passed-through answer that is whole, or the error that it is not."""
         try:
             loads(self._decoded(response, data))
         except (NotJSON, self.http.DecodingError) as error:
-            raise self._torn(request, f"the body is not whole: {error}") from None
+            fault = Fault(FaultKind.DROPPED, f"the body is not whole: {error}")
+            raise self._broken(request, fault) from None
         response.stream = self.http.ByteStream(data)  # the same response: whoever made it may know it
         return response
 
@@ -185,16 +170,15 @@ class _Under:
         """Raise if a body that passes through takes too long (blanks can keep it alive), or is too large."""
         settings = self.settings
         if size > settings.limits.total:
-            raise self._torn(request, str(LimitExceeded("body", settings.limits.total)))
-        seconds = settings.timeouts.total
-        if settings.system.clock() - began > seconds:
+            fault = Fault(FaultKind.DROPPED, str(LimitExceeded("body", settings.limits.total)))
+            raise self._broken(request, fault)
+        if settings.system.clock() - began > settings.timeouts.total:
             fault = Fault(FaultKind.DEADLINE, "the answer was still on its way", clock="total")
-            message = f"{request.url.host}: {fault} (timeout.total = {seconds:g} s)"
-            hint = "raise timeout.total if the provider needs longer"
-            raise both(self.http, DeadlineExceeded(message, clock="total", fault=fault, hint=hint), request)
+            raise self._broken(request, fault)
 
 
 _NOT_OF_REJECTION = frozenset({"transfer-encoding", "content-length", "x-should-retry"})
+_NOT_AGAIN = (b"x-should-retry", b"false")
 
 
 class UnderSync(_Under):
@@ -207,19 +191,19 @@ class UnderSync(_Under):
         call, relay = self._call(found)
         lanes = Lanes(self.http, self.inner, request)
         run = Run(call, lanes, self.settings.system, self._orders())
-        called = self._begun(run)
+        self.latest = run
         events = run.events()
         try:
             head = next(events, None)
         except SidestreamError as error:
             if lanes.rejected is not None and _is_rejection(error):
-                return self._rejection(lanes.rejected, called)
+                return self._rejection(run, lanes.rejected)
             raised = self.raised(error, request, reading=False)
             raise raised from raised.__cause__
         if head is None:  # a call without a stream is over
-            return self._whole(lanes.opened, _whole(run, relay), called)
+            return self._whole(run, lanes.opened, relay)
         stream = _stream_class(self.http, is_async=False)(self, run, events, relay, request)
-        return self._response(lanes.opened, stream, called)
+        return self._answer(run, lanes.opened, _ENCODED, stream=stream)
 
     def _passed(self, request: Any) -> Any:
         began = self.settings.system.clock()
@@ -289,19 +273,19 @@ class UnderAsync(_Under):
         call, relay = self._call(found)
         lanes = AsyncLanes(self.http, self.inner, request)
         run = AsyncRun(call, lanes, self.settings.system, self._orders())
-        called = self._begun(run)
+        self.latest = run
         events = run.events()
         try:
             head = await anext(events, None)
         except SidestreamError as error:
             if lanes.rejected is not None and _is_rejection(error):
-                return self._rejection(lanes.rejected, called)
+                return self._rejection(run, lanes.rejected)
             raised = self.raised(error, request, reading=False)
             raise raised from raised.__cause__
         if head is None:  # a call without a stream is over
-            return self._whole(lanes.opened, _whole(run, relay), called)
+            return self._whole(run, lanes.opened, relay)
         stream = _stream_class(self.http, is_async=True)(self, run, events, relay, request)
-        return self._response(lanes.opened, stream, called)
+        return self._answer(run, lanes.opened, _ENCODED, stream=stream)
 
     async def _passed(self, request: Any) -> Any:
         began = self.settings.system.clock()
@@ -371,17 +355,11 @@ def _is_ours(request: Any) -> bool:
     return "json" in request.headers.get("content-type", "")
 
 
-def _end(run: Run | AsyncRun, relay: Relay) -> bytes:
+def _end(run: AnyRun, relay: Relay) -> bytes:
     """The end of a stream, once the flow has its reply."""
     if run.reply is None or run.exchange is None:
         return b""
     return relay.end(run.reply, run.exchange.assembler, torn=run.torn)
-
-
-def _whole(run: Run | AsyncRun, relay: Relay) -> bytes:
-    if run.reply is None or run.exchange is None:
-        raise RuntimeError("a call ends with a reply or an error")
-    return relay.whole(run.reply, run.exchange.assembler)
 
 
 def _is_rejection(error: SidestreamError) -> bool:

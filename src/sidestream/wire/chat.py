@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from ._json import UNREADABLE, NotJSON, dumps, integer, loads, mapping, sequence, string
+from .decoding import StreamDecoder
 from .errorinfo import read_error
 from .events import (
     ArgumentsDelta,
@@ -136,7 +137,7 @@ class _ChoiceState:
         self.finish: str | None = None
 
 
-class Decoder:
+class Decoder(StreamDecoder):
     """Events of one streamed completion of `choices` alternatives.
 
     `over` is True once every choice has its finish reason, or the stream has failed: what follows can add
@@ -144,9 +145,7 @@ class Decoder:
     """
 
     def __init__(self, choices: int = 1) -> None:
-        self.over = False
-        self.broken: NotJSON | None = None
-        self.cursor: int | None = None  # chat has none
+        super().__init__()
         self._wanted = choices
         self._choices: dict[int, _ChoiceState] = {}
         self._items = 0
@@ -155,15 +154,6 @@ class Decoder:
         self._counted = False  # the last chunk was usage alone, which is sent when all is said
         self._verdict = False
         self._groq_error: ErrorInfo | None = None
-
-    def feed(self, frames: Iterable[ServerSentEvent]) -> list[Event]:
-        """Decode complete server-sent events, up to the answer's last word or the first that is `broken`."""
-        events: list[Event] = []
-        try:
-            self._feed(frames, events)
-        except NotJSON as error:
-            self.broken = error
-        return events
 
     def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:

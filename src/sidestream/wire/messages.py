@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from ._json import UNREADABLE, NotJSON, dumps, integer, loads, mapping, sequence, string
+from .decoding import StreamDecoder
 from .errorinfo import read_error
 from .events import (
     ArgumentsDelta,
@@ -122,7 +123,7 @@ class _Block:
         return self.kind != "message"
 
 
-class Decoder:
+class Decoder(StreamDecoder):
     """Events of one streamed message.
 
     `over` is True once the answer is complete or failed by the rules: what follows can add usage, nothing
@@ -131,9 +132,7 @@ class Decoder:
 
     def __init__(self, choices: int = 1) -> None:
         del choices  # the wire has one answer per message
-        self.over = False
-        self.broken: NotJSON | None = None
-        self.cursor: int | None = None  # the wire has none
+        super().__init__()
         self._blocks: list[_Block] = []
         self._by_index: dict[int, _Block] = {}
         self._unsure: list[_Block] = []  # have stopped, and may have been cut
@@ -143,15 +142,6 @@ class Decoder:
         self._details: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._verdict = False
-
-    def feed(self, frames: Iterable[ServerSentEvent]) -> list[Event]:
-        """Decode complete server-sent events, up to the answer's last word or the first that is `broken`."""
-        events: list[Event] = []
-        try:
-            self._feed(frames, events)
-        except NotJSON as error:
-            self.broken = error
-        return events
 
     def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from ._json import UNREADABLE, NotJSON, integer, loads, mapping, sequence, string
+from .decoding import StreamDecoder
 from .errorinfo import read_error
 from .events import (
     ArgumentsDelta,
@@ -185,7 +186,7 @@ class _Items:
         return any(kind in kinds and key not in self._done for key, kind in enumerate(self.types))
 
 
-class Decoder:
+class Decoder(StreamDecoder):
     """Events of one streamed response.
 
     `over` is True once the answer is complete or failed by the rules. `broken` is set by the first event that
@@ -194,23 +195,13 @@ class Decoder:
 
     def __init__(self, choices: int = 1) -> None:
         del choices  # the wire has one answer per response
-        self.over = False
-        self.broken: NotJSON | None = None
+        super().__init__()
         self._number = -1  # of the last event
         self._counts = True
         self._after: int | None = None  # after a resume: the cursor, until the first event beyond it
         self._items = _Items()
         self._last: tuple[str, str | None, int | None] | None = None
         self._last_key = 0
-
-    def feed(self, frames: Iterable[ServerSentEvent]) -> list[Event]:
-        """Decode complete server-sent events, up to the answer's last word or the first that is `broken`."""
-        events: list[Event] = []
-        try:
-            self._feed(frames, events)
-        except NotJSON as error:
-            self.broken = error
-        return events
 
     def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:

@@ -1,0 +1,145 @@
+"""What a flow and its driver say to each other, and the call they speak of: values. Pure.
+
+Strategy: an action is answered with one of the outcomes its docstring names; both are frozen and hold no
+socket, clock or thread. `Call` is what the caller asked, once. Not here: what any of them leads to (flow.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..relay.base import Original, Relay
+from ..route import Route
+from ..wire.events import Recovering
+from ..wire.prompt import Request
+from ..wire.sse import Limits
+from .clocks import Clocks, Timeouts
+from .exchange import Exchange
+from .faults import Fault
+from .policy import Policy
+
+__all__ = [
+    "Action",
+    "Broke",
+    "Call",
+    "Dismiss",
+    "Ended",
+    "Outcome",
+    "Rejected",
+    "Send",
+    "Sleep",
+    "Stopped",
+    "Tell",
+    "Woke",
+]
+
+# What the flow asks of its driver.
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Make one HTTP exchange with `route`, push the answer through `exchange`, within `clocks`: a POST of
+    `body` to the route's own target, or a GET of another `target`. Answered with Ended, Broke, Rejected or
+    Stopped."""
+
+    route: Route
+    body: bytes
+    clocks: Clocks
+    exchange: Exchange
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait so many seconds. Answered with Woke or Stopped."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Pass a notice on to whoever listens. Answered with Woke or Stopped."""
+
+    notice: Recovering
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """The call was stopped: tell the provider to stop the job at `target`, whatever it answers. Answered with
+    Woke."""
+
+    route: Route
+    target: str
+
+
+# What the driver answers. `at` is call time in seconds.
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The body ended cleanly, or the answer is over and nobody read on."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The exchange broke, or a clock ran out."""
+
+    fault: Fault
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The answer was not a 2xx. Header names are lower case; the body may be cut short."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The wait is over, the notice is passed on."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The caller wants no more."""
+
+    kind: Literal["cancel", "interrupt"]
+    at: float
+
+
+Action = Send | Sleep | Tell | Dismiss
+Outcome = Ended | Broke | Rejected | Woke | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the caller asked, once, and within which limits.
+
+    Attributes:
+        live: whether a consumer reads along.
+        strict: that consumer cannot be told that the answer begins anew: fail rather than do that.
+        original: the request as somebody else's client wrote it, to be sent as it is.
+        relay: makes that client's stream of what arrives.
+        empty_is_failure: treat a complete but empty answer as a fault.
+    """
+
+    request: Request
+    routes: tuple[Route, ...]
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    policy: Policy = field(default_factory=Policy)
+    live: bool = False
+    strict: bool = False
+    original: Original | None = None
+    relay: Relay | None = None
+    empty_is_failure: bool = False
+    limits: Limits = field(default_factory=Limits)
