@@ -2,8 +2,9 @@
 
     python bench/digest.py [FILE ...] [--ratio 0.2] [--runs 20]
 
-Without files: the bundled sample. A file may carry `facts` (a list of {"fact", "all_of": [regex, ...]}); then
-the facts still found in the compressed conversation are counted. Nothing is asserted.
+Without files: the bundled sample. A file may carry `facts` (as `sidestream evaluate` takes them); then those
+still found in the compressed conversation are counted. With the extra `tokens` it also measures what counting
+tokens costs. Nothing is asserted.
 """
 
 from __future__ import annotations

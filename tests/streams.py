@@ -66,7 +66,7 @@ def tool(name: str, required: str = "") -> dict[str, Any]:
 
 
 def route(wire: str, name: str = "main") -> Route:
-    return Route(f"http://127.0.0.1:1/{name}", "m", wire, name=name)  # type: ignore[arg-type]
+    return Route(f"http://{name}.localhost:1/v1", "m", wire, name=name)  # type: ignore[arg-type]
 
 
 def _load(path: Path) -> Stream:

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("drivers", "client", "otel", "transport"),
     ("tasks",),
+    ("host",),
     ("gateway",),
     ("lab", "local"),
     ("cli",),

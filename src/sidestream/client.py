@@ -10,6 +10,7 @@ The two clients have the same methods with the same arguments; a test compares t
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -17,15 +18,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .cancel import Cancel
 from .drivers import AsyncRun, Notify, Orders, Run, System
-from .errors import UsageError
+from .errors import NoRoute, UsageError
 from .net import sync
 from .recovery.clocks import Timeouts
 from .recovery.flow import Call
 from .recovery.policy import Policy
 from .reply import Reply
 from .route import Continuation, Route
+from .routes.config import Config, TaskConfig
 from .routes.environment import routes_from_environment
-from .routes.providers import with_facts
+from .routes.plan import Choice, Plan, Planner
 from .telemetry import Observer, observers_of
 from .wire.events import StreamEvent, TextDelta
 from .wire.prompt import Request, from_input
@@ -53,6 +55,8 @@ class _Settings:
         wire: str | None = None,
         continuation: Continuation | None = None,
         routes: Iterable[Route] | None = None,
+        config: Config | str | os.PathLike[str] | None = None,
+        tasks: Mapping[str, TaskConfig] | None = None,
         timeout: Timeout = None,
         policy: Policy | None = None,
         limits: Limits | None = None,
@@ -70,6 +74,9 @@ class _Settings:
             wire: "responses", "chat" or "messages". Default: by the endpoint.
             continuation: how a broken answer is continued there. Default: by the provider table.
             routes: the routes to use, in order, instead of all of the above.
+            config: a configuration or a file's path. Default: the user's and the project's files
+                (docs/configuration.md), which are not read if a route is given in place.
+            tasks: side tasks of your own by name, below what the configuration says of them.
             timeout: total seconds of a call, or `Timeouts`.
             policy: how often and how long to recover.
             limits: sizes in bytes above which an answer is given up.
@@ -84,22 +91,30 @@ class _Settings:
             ConfigError: a route makes no sense.
             UsageError: a timeout, a limit or an observer makes no sense.
         """
-        if routes is None:
-            given = routes_from_environment(
+        in_place = base_url or api_key or wire or continuation
+        if routes is not None and (in_place or model):
+            raise UsageError("pass either routes= or a single route's arguments, not both")
+        if routes is not None and config is not None:
+            raise UsageError("pass either routes= or config=, not both")
+        if in_place:
+            found = routes_from_environment(
                 base_url, api_key, model, wire, continuation=continuation, insecure=insecure
             )
-        elif base_url or api_key or model or wire or continuation:
-            raise UsageError("pass either routes= or a single route's arguments, not both")
+            routes = found if config is None else None
+        if routes is not None:
+            self._planner = Planner(routes=routes, tasks=tasks)
         else:
-            given = tuple(routes)
-        self._given = given
-        self.routes = tuple(with_facts(route) for route in given)
-        self._timeouts = Timeouts.of(timeout)
-        self._policy = policy or Policy()
+            self._planner = Planner.load(config, tasks=tasks, model=model)
+            if in_place:
+                self._planner.main = found[0]
+        self._timeouts = self._planner.timeouts(timeout)
+        self._policy = policy or self._planner.policy()
         self._limits = limits or Limits()
         self._cafile = cafile
         self._observers = observers_of(observe)
         self._system = system or System()
+        if not self._planner.config.files:
+            self._planner.plan(Choice())  # what cannot work at all is said now, not by the first call
         self._open_pool()
 
     def _open_pool(self) -> None:
@@ -108,14 +123,42 @@ class _Settings:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(route.name for route in self.routes)})"
 
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of a call that is for no task, in the order they are asked; none if there are none."""
+        try:
+            return self._planner.plan(Choice()).routes
+        except NoRoute:
+            return ()
+
+    @property
+    def main(self) -> Route | str | None:
+        """The main route of the host's moment: a route, a configured name or "provider:model"; None leaves
+        it to what was configured. Calls under way keep theirs."""
+        return self._planner.main
+
+    @main.setter
+    def main(self, route: Route | str | None) -> None:
+        self._planner.plan(Choice(main=route))  # what leads nowhere is said here
+        self._planner.main = route
+
+    def plan(self, task: str = "", *, route: Route | str | None = None, model: str | None = None) -> Plan:
+        """What a call would get, without making it: its routes in order, and what is left out with why.
+
+        Raises:
+            NoRoute: nothing is left to ask.
+            UsageError: there is no such task. ConfigError: a name leads nowhere.
+        """
+        return self._planner.plan(Choice(task, route, model))
+
     def _call(
         self,
         input: Input,
         instructions: str,
         tools: Iterable[Mapping[str, Any]],
-        model: str | None,
+        choice: Choice,
         timeout: Timeout,
-        empty_is_failure: bool,
+        empty_is_failure: bool | None,
         params: dict[str, Any],
         *,
         live: bool,
@@ -127,24 +170,36 @@ class _Settings:
         for name in ("stream", "messages"):
             if name in params:
                 raise UsageError(f"{name}= is not an argument of a call", hint=_INSTEAD[name])
-        routes = self.routes
-        if model and routes:  # a model belongs to its route and does not travel to the others
-            routes = (with_facts(replace(self._given[0], model=model, name="")), *routes[1:])
-        given = {name: value for name, value in params.items() if value is not None}
-        request = Request(messages, instructions, tuple(dict(tool) for tool in tools), given)
-        timeouts = self._timeouts if timeout is None else Timeouts.of(timeout)
+        task = self._planner.task(choice.task)
+        given = {**task.params, **{name: value for name, value in params.items() if value is not None}}
+        words = instructions or task.instructions or ""
+        request = Request(messages, words, tuple(dict(tool) for tool in tools), given)
+        plan = self._planner.plan(choice, request)
         return Call(
             request,
-            routes,
-            timeouts,
-            self._policy,
+            plan.routes,
+            plan.timeouts(self._timeouts) if timeout is None else _timeouts(timeout, self._timeouts),
+            plan.policy(self._policy),
             live=live,
-            empty_is_failure=empty_is_failure,
+            empty_is_failure=bool(task.empty_is_failure if empty_is_failure is None else empty_is_failure),
             limits=self._limits,
+            task=choice.task,
+            concurrency=task.concurrency,
+            priority=1 if choice.task else 0,  # the user's own turn goes before side tasks
+            skipped=plan.skipped,
         )
 
-    def _orders(self, cancel: Cancel | None, atomic: bool, notify: Notify | None) -> Orders:
+    def _orders(
+        self, task: str | None, cancel: Cancel | None, atomic: bool | None, notify: Notify | None
+    ) -> Orders:
+        if atomic is None:
+            atomic = bool(self._planner.task(task or "").atomic)
         return Orders(cancel, atomic, notify, self._observers)
+
+
+def _timeouts(given: Timeouts | float, usual: Timeouts) -> Timeouts:
+    """A call's own clocks; a number is the total, and the others stay."""
+    return given if isinstance(given, Timeouts) else replace(usual, total=given)
 
 
 _INSTEAD = {
@@ -168,11 +223,13 @@ class Client(_Settings):
         *,
         instructions: str = "",
         tools: Iterable[Mapping[str, Any]] = (),
+        task: str | None = None,
+        route: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
-        atomic: bool = False,
-        empty_is_failure: bool = False,
+        atomic: bool | None = None,
+        empty_is_failure: bool | None = None,
         notify: Notify | None = None,
         **params: Any,
     ) -> Reply:
@@ -182,11 +239,14 @@ class Client(_Settings):
             input: a string, chat-style messages, or Responses items.
             instructions: a system message of its own.
             tools: tools the model may call, in Chat or Responses form.
-            model: another model on the main route, for this call.
-            timeout: total seconds, or `Timeouts`; default: the client's.
+            task: the side task this is: its routes, clocks and request fields, as configured.
+            route: a route, a configured name or "provider:model" to ask first instead of the main one; then
+                only the task's own fallbacks are asked.
+            model: another model on the route that is asked first, for this call.
+            timeout: total seconds, or `Timeouts`; default: the task's, then the client's.
             cancel: a token that may stop the call.
-            atomic: ignore interrupts of that token; cancels and deadlines still count.
-            empty_is_failure: treat a complete but empty answer as a fault.
+            atomic: ignore interrupts of that token; cancels and deadlines still count. Default: as the task.
+            empty_is_failure: treat a complete but empty answer as a fault. Default: as the task.
             notify: called with a `Recovering` each time a fault is recovered from.
             params: request fields, for example temperature=0, max_output_tokens=200.
 
@@ -198,8 +258,17 @@ class Client(_Settings):
             UsageError: the input or a setting makes no sense.
             Cancelled: the call was stopped.
         """
-        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=False)
-        run = Run(call, self._pool, self._system, self._orders(cancel, atomic, notify))
+        call = self._call(
+            input,
+            instructions,
+            tools,
+            Choice(task or "", route, model),
+            timeout,
+            empty_is_failure,
+            params,
+            live=False,
+        )
+        run = Run(call, self._pool, self._system, self._orders(task, cancel, atomic, notify))
         for _ in run.events():
             raise RuntimeError("a held call delivers no events")
         return run.so_far
@@ -210,11 +279,13 @@ class Client(_Settings):
         *,
         instructions: str = "",
         tools: Iterable[Mapping[str, Any]] = (),
+        task: str | None = None,
+        route: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
-        atomic: bool = False,
-        empty_is_failure: bool = False,
+        atomic: bool | None = None,
+        empty_is_failure: bool | None = None,
         notify: Notify | None = None,
         **params: Any,
     ) -> ReplyStream:
@@ -222,8 +293,17 @@ class Client(_Settings):
 
         Arguments as for `complete`. The request is sent when iteration begins.
         """
-        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=True)
-        return ReplyStream(Run(call, self._pool, self._system, self._orders(cancel, atomic, notify)))
+        call = self._call(
+            input,
+            instructions,
+            tools,
+            Choice(task or "", route, model),
+            timeout,
+            empty_is_failure,
+            params,
+            live=True,
+        )
+        return ReplyStream(Run(call, self._pool, self._system, self._orders(task, cancel, atomic, notify)))
 
     def compress(
         self,
@@ -339,17 +419,28 @@ class AsyncClient(_Settings):
         *,
         instructions: str = "",
         tools: Iterable[Mapping[str, Any]] = (),
+        task: str | None = None,
+        route: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
-        atomic: bool = False,
-        empty_is_failure: bool = False,
+        atomic: bool | None = None,
+        empty_is_failure: bool | None = None,
         notify: Notify | None = None,
         **params: Any,
     ) -> Reply:
         """Ask, and wait for the whole reply. As `Client.complete`."""
-        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=False)
-        run = AsyncRun(call, self._pool, self._system, self._orders(cancel, atomic, notify))
+        call = self._call(
+            input,
+            instructions,
+            tools,
+            Choice(task or "", route, model),
+            timeout,
+            empty_is_failure,
+            params,
+            live=False,
+        )
+        run = AsyncRun(call, self._pool, self._system, self._orders(task, cancel, atomic, notify))
         async for _ in run.events():
             raise RuntimeError("a held call delivers no events")
         return run.so_far
@@ -360,17 +451,28 @@ class AsyncClient(_Settings):
         *,
         instructions: str = "",
         tools: Iterable[Mapping[str, Any]] = (),
+        task: str | None = None,
+        route: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
-        atomic: bool = False,
-        empty_is_failure: bool = False,
+        atomic: bool | None = None,
+        empty_is_failure: bool | None = None,
         notify: Notify | None = None,
         **params: Any,
     ) -> AsyncReplyStream:
         """Ask, and read along: `async with client.stream(...) as stream: async for event in stream: ...`."""
-        call = self._call(input, instructions, tools, model, timeout, empty_is_failure, params, live=True)
-        return AsyncReplyStream(call, self._pool, self._system, self._orders(cancel, atomic, notify))
+        call = self._call(
+            input,
+            instructions,
+            tools,
+            Choice(task or "", route, model),
+            timeout,
+            empty_is_failure,
+            params,
+            live=True,
+        )
+        return AsyncReplyStream(call, self._pool, self._system, self._orders(task, cancel, atomic, notify))
 
     async def compress(
         self,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .cancel import Cancel, Kind
 from .errors import Cancelled, SidestreamError
 from .net import sync
-from .net.common import FAILURES, CallClock
+from .net.common import FAILURES, CallClock, Errand
 from .recovery.clocks import Clocks, Meter
 from .recovery.exchange import Batch, Exchange
 from .recovery.faults import from_exception
@@ -33,7 +33,10 @@ from .recovery.flow import (
     Dismiss,
     Ended,
     Outcome,
+    Queue,
     Rejected,
+    Renew,
+    Renewed,
     Send,
     Sleep,
     Stopped,
@@ -42,7 +45,9 @@ from .recovery.flow import (
     flow,
 )
 from .recovery.origins import Origins
+from .recovery.queues import Queues
 from .reply import Reply
+from .route import Route
 from .telemetry import Observer, Stopwatch, tell
 from .wire.events import Recovering
 
@@ -62,6 +67,7 @@ _DRAIN_CHUNKS = 16
 
 # The one thing all clients of a process share: a storm is stopped together or not at all (R4).
 PROCESS = Origins(time.monotonic, lock=threading.RLock())
+TURNS = Queues(lock=threading.RLock())
 # Seconds that telling a provider to drop a job may take.
 _DISMISS_SECONDS = 2.0
 
@@ -71,13 +77,15 @@ class System:
     """What a client takes from the world, so that tests can be the world.
 
     `clock` is monotonic seconds for the sync client (asyncio keeps its own), `unix_time` the wall,
-    `random` draws from [0, 1). `origins` is what is known of each endpoint, by every client of the process.
+    `random` draws from [0, 1). `origins` is what is known of each endpoint, by every client of the process,
+    and `queues` is where their calls wait for their turn.
     """
 
     clock: Callable[[], float] = time.monotonic
     unix_time: Callable[[], float] = time.time
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     origins: Origins = field(default_factory=lambda: PROCESS)
+    queues: Queues = field(default_factory=lambda: TURNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,14 @@ class Orders:
     def tell(self, notice: Recovering) -> None:
         if self.notify is not None:
             self.notify(notice)
+
+
+def renewal(action: Renew) -> Errand[Route | None]:
+    """Have a key renewed in a thread of its own: it ends its work even if the call is cancelled."""
+    credential, route = action.route.credential, action.route
+    if credential is None:
+        raise RuntimeError("only a route with a credential can be renewed")
+    return Errand(lambda: credential.renew(route, action.seconds))
 
 
 class _Common:
@@ -147,6 +163,7 @@ class _Common:
             unix_time=system.unix_time(),
             random=system.random,
             origins=system.origins,
+            queues=system.queues,
         )
 
     @staticmethod
@@ -164,6 +181,16 @@ class _Common:
         if self._outcome is None:
             raise RuntimeError("an action ends with an outcome")
         return self._outcome
+
+    def _renewal(self, errand: Errand[Route | None], action: Renew) -> Outcome:
+        """What came of having a key renewed."""
+        if stopped := self._stopped():
+            return stopped
+        if not errand.ready:
+            return Renewed(None, f"no other key in {action.seconds:.0f} s", self._clock.now())
+        problem = getattr(action.route.credential, "problem", "")
+        why = str(errand.error) if errand.error else str(problem or "")
+        return Renewed(errand.value, why, self._clock.now())
 
     def _stopped(self) -> Stopped | None:
         return Stopped(self._brake.stopped, self._clock.now()) if self._brake.stopped else None
@@ -247,11 +274,18 @@ class Run(_Common):
             return self._exchange(action)
         return self._between(action)
 
-    def _between(self, action: Sleep | Tell | Dismiss) -> Batches:
+    def _between(self, action: Sleep | Queue | Renew | Tell | Dismiss) -> Batches:
         if isinstance(action, Dismiss):
             self._dismiss(action)
         elif isinstance(action, Sleep):
             self._watch.sleep(action.seconds)
+        elif isinstance(action, Queue):
+            self._watch.wait(action.place, action.seconds)
+        elif isinstance(action, Renew):
+            errand = renewal(action)
+            self._watch.wait(errand, action.seconds)
+            self._outcome = self._renewal(errand, action)
+            return
         else:
             self._orders.tell(action.notice)
             if self._call.live and self._call.relay is None:
@@ -376,12 +410,21 @@ class AsyncRun(_Common):
             return self._exchange(action)
         return self._between(action)
 
-    async def _between(self, action: Sleep | Tell | Dismiss) -> AsyncBatches:
+    async def _between(self, action: Sleep | Queue | Renew | Tell | Dismiss) -> AsyncBatches:
         if isinstance(action, Dismiss):
             await self._dismiss(action)
         elif isinstance(action, Sleep):
             with contextlib.suppress(*FAILURES), self._alarm.guard(None):
                 await self._alarm.sleep(action.seconds)
+        elif isinstance(action, Queue):
+            with contextlib.suppress(*FAILURES), self._alarm.guard(None):
+                await self._alarm.wait(action.place, action.seconds)
+        elif isinstance(action, Renew):
+            errand = renewal(action)
+            with contextlib.suppress(*FAILURES), self._alarm.guard(None):
+                await self._alarm.wait(errand, action.seconds)
+            self._outcome = self._renewal(errand, action)
+            return
         else:
             self._orders.tell(action.notice)
             if self._call.live and self._call.relay is None:

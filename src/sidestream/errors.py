@@ -179,7 +179,8 @@ class BudgetExhausted(CallFailed):
 
     Attributes:
         budget: "origin" (too many failures at this endpoint), "breaker" (it is taken for down), "busy" (too
-            many recoveries at once) or "cost" (tokens or money of this call).
+            many recoveries at once), "queue" (no turn among the calls of a task or route) or "cost" (tokens
+            or money of this call).
         retry_at: Unix time in seconds from which the limit allows another attempt, or None.
     """
 

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from .errors import ConfigError
 
-__all__ = ["Auth", "Continuation", "Credential", "Prices", "Route", "RouteClocks", "Secret", "Wire"]
+__all__ = ["Auth", "Continuation", "Credential", "Prices", "Route", "RouteClocks", "Scope", "Secret", "Wire", "is_loopback"]
 
 Wire = Literal["responses", "chat", "messages"]
 # How a key is sent: as the wire's own provider wants it, or in the header of that name.
@@ -28,6 +28,8 @@ Auth = Literal["wire", "bearer", "x-api-key", "api-key"]
 Continuation = Literal[
     "trailing", "prefix", "prefix_echoed", "partial", "continue_final_message", "anchor", "none"
 ]
+# What a failure can be about: this request, this key with this model, or all that share the one or the other.
+Scope = Literal["request", "route", "credential", "model", "endpoint"]
 _SHORTEST_SECRET = 6  # a shorter one would blank ordinary words
 _PATHS: dict[str, str] = {
     "responses": "/responses",
@@ -168,6 +170,8 @@ class Route:
         params: request fields of every call here, unless the call says otherwise.
         rejects: request fields that are never sent here.
         clocks: this route's own clocks, inside those of the call.
+        renames: request fields that have another name here.
+        guessed: nobody says that it speaks this wire: if there is nothing at its path, another is tried.
 
     Raises:
         ConfigError: the URL, model, wire, a header or a number makes no sense.
@@ -193,6 +197,8 @@ class Route:
     params: Mapping[str, Any] = field(default_factory=dict)
     rejects: frozenset[str] = frozenset()
     clocks: RouteClocks | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    guessed: bool = False
 
     def __post_init__(self) -> None:
         url = _split(self.base_url)
@@ -216,7 +222,7 @@ class Route:
             url.scheme == "http"
             and self.api_key
             and not self.insecure
-            and not _is_loopback(url.hostname or "")
+            and not is_loopback(url.hostname or "")
         ):
             raise ConfigError(
                 f"refusing to send a credential to {url.hostname} over plain http",
@@ -287,6 +293,15 @@ class Route:
         """What tells this key at this endpoint from others, without showing it; "" without a key."""
         return self.api_key.fingerprint(self.origin) if self.api_key else ""
 
+    def part(self, scope: Scope) -> tuple[str, ...]:
+        """What of this route a failure of that scope is about: routes with an equal part share it."""
+        if scope == "endpoint":
+            return (scope, self.origin)
+        if scope == "credential":
+            return (scope, self.base_url, self.account)
+        model = (scope, self.origin, self.target, self.model)
+        return model if scope == "model" else (*model, self.account)
+
     def without_credentials(self, text: str) -> str:
         """The text with this route's credentials blanked: some providers quote them back."""
         values = [self.api_key.reveal()] if self.api_key else []
@@ -329,7 +344,8 @@ def _is_header_value(value: str) -> bool:
     return all(" " <= character <= "~" or character == "\t" for character in value)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sidestream.errors import UsageError
 from sidestream.recovery.clocks import LINGER, Clocks, Meter, Timeouts
+from sidestream.route import RouteClocks
 
 NAMES = ("total", "first", "idle", "connect")
 seconds = st.floats(0.001, 1e6)
@@ -42,33 +43,51 @@ def test_timeouts_from_what_a_caller_passes() -> None:
 
 def test_first_grows_with_the_prompt() -> None:
     """Without a setting, the first output gets 90 s and a second for every 2,000 characters."""
-    assert Timeouts().clocks(0, 1800, 0, 0).first == 90
-    assert Timeouts().clocks(0, 1800, 20_000, 0).first == 100
-    assert Timeouts(first=7).clocks(0, 1800, 20_000, 0).first == 7
+    assert Timeouts().clocks(0, 1800, 0).first == 90
+    assert Timeouts().clocks(0, 1800, 20_000).first == 100
+    assert Timeouts(first=7).clocks(0, 1800, 20_000).first == 7
 
 
 def test_routes_left_keep_their_share() -> None:
     """With two routes left, silence may use a third of what is left; alone, a route gets all its settings."""
     timeouts = Timeouts(total=30, first=90, idle=60, connect=20)
-    assert timeouts.clocks(0, 30, 0, 2) == Clocks(connect=10, first=10, idle=10, deadline=30)
-    assert timeouts.clocks(0, 30, 0, 0) == Clocks(connect=20, first=90, idle=60, deadline=30)
-    assert timeouts.clocks(24, 30, 0, 1) == Clocks(connect=3, first=3, idle=3, deadline=30)
+    assert timeouts.clocks(0, 30, 0, 10) == Clocks(connect=10, first=10, idle=10, deadline=30, until=10)
+    assert timeouts.clocks(0, 30, 0) == Clocks(connect=20, first=90, idle=60, deadline=30)
+    assert timeouts.clocks(24, 30, 0, 27) == Clocks(connect=3, first=3, idle=3, deadline=30, until=27)
 
 
-@given(seconds, seconds, st.integers(0, 10**6), st.integers(0, 5))
-def test_clocks_never_exceed_their_settings(now: float, left: float, chars: int, routes: int) -> None:
+def test_a_routes_own_clocks_win() -> None:
+    """What a route says of its own clocks beats what the call says, inside its share."""
+    own = RouteClocks(first=5, idle=70)
+    assert Timeouts().clocks(0, 900, 0, own=own) == Clocks(connect=10, first=5, idle=70, deadline=900)
+    assert Timeouts().clocks(0, 900, 0, 3, own) == Clocks(connect=3, first=3, idle=3, deadline=900, until=3)
+
+
+@given(seconds, seconds, st.integers(0, 10**6), st.none() | seconds)
+def test_clocks_never_exceed_their_settings(now: float, left: float, chars: int, share: float | None) -> None:
     """Every clock of an attempt is within its setting and, while routes are left, within its share."""
     timeouts = Timeouts()
-    clocks = timeouts.clocks(now, now + left, chars, routes)
+    until = math.inf if share is None else now + share
+    clocks = timeouts.clocks(now, now + left, chars, until)
     assert clocks.connect <= timeouts.connect
     assert clocks.idle <= timeouts.idle
-    if routes:
-        assert max(clocks.connect, clocks.first, clocks.idle) <= ((now + left) - now) / (routes + 1)
+    if share is not None:
+        assert max(clocks.connect, clocks.first, clocks.idle) <= until - now
+
+
+def test_silence_ends_with_the_share_whatever_it_is_called() -> None:
+    """Connecting and the first output share one share: the second does not get a new one."""
+    meter = Meter(Timeouts().clocks(0, 900, 0, 12), 0)
+    assert meter.due == 10
+    meter.connected(8)
+    assert (meter.due, meter.clock) == (12, "first")
+    meter.progress(11)
+    assert meter.due == 23
 
 
 def test_no_share_of_time_that_is_over() -> None:
     """Past the deadline every clock is at zero, not below."""
-    assert Timeouts().clocks(50, 40, 0, 1) == Clocks(0, 0, 0, 40)
+    assert Timeouts().clocks(50, 40, 0, 45) == Clocks(0, 0, 0, 40, 45)
 
 
 CLOCKS = Clocks(connect=10, first=90, idle=60, deadline=1800)

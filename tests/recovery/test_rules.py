@@ -167,7 +167,7 @@ def test_the_same_break_at_the_same_place_is_no_accident() -> None:
 
 def test_signs_of_life_do_not_pass_for_progress() -> None:
     """Only output re-arms the clock; with nothing but keep-alives it runs out."""
-    clocks = Timeouts(total=900, first=30, idle=5).clocks(0.0, 900.0, 0, 0)
+    clocks = Timeouts(total=900, first=30, idle=5).clocks(0.0, 900.0, 0)
     meter = Meter(clocks, 0.0)
     meter.connected(1.0)
     meter.progress(2.0)

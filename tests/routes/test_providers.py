@@ -1,4 +1,4 @@
-"""Which endpoint and model continue a partial answer, and in which form: the provider table and its use."""
+"""What is known of which endpoint and model, and what that makes of a route: the provider files and their use."""
 
 from __future__ import annotations
 
@@ -10,77 +10,88 @@ import pytest
 from make_providers import PAGE, page
 
 from sidestream import AsyncClient, Client, ConfigError, Route, UsageError
-from sidestream.route import Continuation, Wire
+from sidestream.route import Continuation, Secret, Wire
 from sidestream.routes.environment import routes_from_environment
-from sidestream.routes.providers import Facts, Row, facts_for, load, table, with_facts
+from sidestream.routes.providers import (
+    Facts,
+    base_url_for,
+    facts_for,
+    keys_for,
+    provider,
+    provider_of,
+    providers,
+    route_for,
+    with_facts,
+)
+from sidestream.routes.table import Provider, Row
 
 UNKNOWN = "https://llm.example/v1"
-HOSTED = [row for row in table() if row.hosts]
-ANYWHERE = [row for row in table() if not row.hosts]
+ROWS = [(each, row) for each in providers() for row in each.rows]
+HOSTED = [(each, row) for each, row in ROWS if each.hosts]
+ANYWHERE = [(each, row) for each, row in ROWS if not each.hosts]
+rows = pytest.mark.parametrize(
+    ("each", "row"), HOSTED, ids=[f"{each.id}-{row.sample}-{row.continuation}" for each, row in HOSTED]
+)
+every = pytest.mark.parametrize("each", providers(), ids=lambda each: each.id)
 
 
-def named(row: Row) -> str:
-    return f"{row.facts.provider}-{row.sample}-{row.facts.continuation}"
-
-
-def endpoint(row: Row, host: str) -> str:
-    """A base URL on one of the row's hosts."""
+def endpoint(each: Provider, host: str, path: str = "") -> str:
+    """A base URL on one of a provider's hosts."""
     shown = f"[{host}]" if ":" in host else host.replace("*", "x")
-    return f"https://{shown}{f':{row.port}' if row.port else ''}{row.path}"
+    return f"https://{shown}{f':{each.port}' if each.port else ''}{path}"
 
 
 # The rows.
 
 
-@pytest.mark.parametrize("row", HOSTED, ids=named)
-def test_every_row_is_the_first_for_its_sample(row: Row) -> None:
-    """A row's sample model, on each of its hosts and wires, meets that row and none before it."""
-    for host in row.hosts:
+@rows
+def test_every_row_is_the_first_for_its_sample(each: Provider, row: Row) -> None:
+    """A row's sample model, on each of its provider's hosts and its wires, meets that row and none before it."""
+    for host in each.hosts:
         for wire in row.wires:
-            route = Route(endpoint(row, host), row.sample, wire)
-            assert next(other for other in table() if other.fits(route)) is row
-            assert facts_for(route) == row.facts
+            url = endpoint(each, host, row.path)
+            assert next(other for other in each.rows if other.fits(row.path, wire, row.sample)) is row
+            facts = facts_for(Route(url, row.sample, wire))
+            assert (facts.id, facts.continuation, facts.cursor) == (each.id, row.continuation, row.cursor)
+            assert facts.prefill_thinking == row.prefill_thinking
 
 
-@pytest.mark.parametrize("row", HOSTED, ids=named)
-def test_every_host_answers_for_every_model_and_wire(row: Row) -> None:
-    """A provider's rows leave no gap: a model nobody has seen yet is somebody's too, and is continued by a
-    form that its wire has."""
-    for wire in get_args(Wire):
-        route = Route(endpoint(row, row.hosts[0]).removesuffix(row.path), "a-model-of-tomorrow", wire)
-        assert facts_for(route).provider == row.facts.provider
+@every
+def test_every_host_answers_for_every_model_and_wire(each: Provider) -> None:
+    """A provider's rows leave no gap: a model nobody has seen yet is somebody's too."""
+    for host in each.hosts:
+        for wire in get_args(Wire):
+            route = Route(endpoint(each, host), "a-model-of-tomorrow", wire)
+            assert facts_for(route).provider == each.name
+            assert any(row.fits("", wire, "a-model-of-tomorrow") for row in each.rows)
 
 
-@pytest.mark.parametrize("row", ANYWHERE, ids=named)
-def test_software_without_hosts_is_known_by_its_form(row: Row) -> None:
-    """Such a row fits no route by itself, and serves one that says its form."""
+@pytest.mark.parametrize(("each", "row"), ANYWHERE, ids=[each.id for each, _ in ANYWHERE])
+def test_software_without_hosts_is_known_by_its_form(each: Provider, row: Row) -> None:
+    """Nothing tells whose software a host runs; who says the form, or the name, is told what is known of it."""
     route = Route(UNKNOWN, row.sample, row.wires[0])
-    assert not row.fits(route)
     assert facts_for(route) == Facts()
-    said = facts_for(Route(UNKNOWN, row.sample, row.wires[0], continuation=row.facts.continuation))
-    assert said.continuation == row.facts.continuation
-    assert said.prefill_thinking == row.facts.prefill_thinking
+    said = facts_for(Route(UNKNOWN, row.sample, row.wires[0], continuation=row.continuation))
+    assert (said.continuation, said.prefill_thinking) == (row.continuation, row.prefill_thinking)
+    named = route_for(each.id, row.sample, base_url=UNKNOWN)
+    assert (named.continuation, named.prefill_thinking) == (row.continuation, row.prefill_thinking)
 
 
 def test_every_form_has_a_provider() -> None:
     """Each form of a continuation is some provider's; not to continue at all is only ever said by hand."""
-    assert {row.facts.continuation for row in table()} == set(get_args(Continuation)) - {"none"}
+    assert {row.continuation for _, row in ROWS} == set(get_args(Continuation)) - {"none"}
 
 
 def test_a_cursor_is_for_the_responses_wire() -> None:
     """Only stored Responses streams are read again by cursor."""
-    kept = [row for row in table() if row.facts.cursor]
-    assert [(row.facts.provider, row.wires) for row in kept] == [("OpenAI", ("responses",))]
+    kept = [(each.name, row.wires) for each, row in ROWS if row.cursor]
+    assert kept == [("OpenAI", ("responses",))]
 
 
 def test_a_prefilled_turn_on_the_responses_wire_is_the_exception() -> None:
     """The dialects are Chat's; on Responses only llama.cpp was seen to go on with a trailing turn."""
-    known = {row.facts.provider for row in table() if "responses" in row.wires and is_prefill(row)}
-    assert known == {"llama.cpp"}
-
-
-def is_prefill(row: Row) -> bool:
-    return row.facts.continuation not in ("anchor", "none")
+    prefilled = [(each, row) for each, row in ROWS if row.continuation not in ("anchor", "none")]
+    assert {each.name for each, row in prefilled if "responses" in row.wires} == {"llama.cpp"}
 
 
 # What they say.
@@ -300,98 +311,291 @@ def test_another_model_for_one_call_is_looked_up_anew() -> None:
     assert form(said, "b") == "trailing"
 
 
-# The table itself.
+# What a provider takes.
 
-GOOD = """
-[families]
-old = ["*old*"]
-
-[[provider]]
-name = "Here"
-hosts = ["here.example"]
-checked = 2026-11-22
-source = "https://here.example"
-
-  [[provider.row]]
-  family = "old"
-  continuation = "trailing"
-  sample = "old-1"
-
-  [[provider.row]]
-  models = ["*"]
-  continuation = "anchor"
-  sample = "new-1"
-"""
-
-
-def test_a_table_is_read_in_order() -> None:
-    """Rows keep their order, a family stands for its patterns, and what is left out has its default."""
-    old, new = load(GOOD)
-    assert (old.models, old.family, new.models, new.family) == (("*old*",), "old", ("*",), "")
-    assert old.wires == new.wires == get_args(Wire)
-    assert (old.facts.provider, old.facts.billing, old.facts.cursor) == ("Here", "unknown", None)
+SAMPLING = {"temperature", "top_p"}
 
 
 @pytest.mark.parametrize(
-    ("good", "bad", "places"),
+    ("name", "model", "wire", "never"),
     [
-        ('continuation = "anchor"', 'continuation = "prefill"', ["Here", "prefill", "row[1].continuation"]),
-        ('sample = "new-1"', 'sample = "new-1"\n  model = "m"', ["Here", "`model`", "row[1]"]),
-        ('sample = "new-1"', "", ["Here", "`sample`", "row[1]"]),
-        ('hosts = ["here.example"]', 'host = "here.example"', ["Here", "`host`"]),
-        ('hosts = ["here.example"]', "hosts = [1]", ["Here", "hosts[0]"]),
-        ("checked = 2026-11-22", 'checked = "lately"', ["Here", "checked"]),
-        ('source = "https://here.example"', 'source = "hearsay"', ["Here", "source"]),
-        ('source = "https://here.example"', "", ["Here", "`source`"]),
-        ('name = "Here"', "", ["provider 1", "`name`"]),
-        ('name = "Here"', 'name = "Here"\nbilling = "maybe"', ["Here", "maybe", "billing"]),
-        ('name = "Here"', 'name = "Here"\nbilling = "stops"', ["Here", "billing_source"]),
-        ('name = "Here"', 'name = "Here"\nport = 0', ["Here", "port"]),
-        ('models = ["*"]', 'models = ["*"]\n  wires = ["smoke"]', ["Here", "smoke", "row[1].wires[0]"]),
-        ('models = ["*"]', 'models = ["*"]\n  wires = []', ["Here", "row[1].wires"]),
-        ('models = ["*"]', 'models = ["*"]\n  path = "beta/"', ["Here", "row[1].path"]),
-        ('models = ["*"]', 'models = ["*"]\n  cursor = "from"', ["Here", "from", "row[1].cursor"]),
-        ('models = ["*"]', 'models = ["*"]\n  family = "old"', ["Here", "models", "row[1]"]),
-        ('models = ["*"]', "", ["Here", "models", "row[1]"]),
-        ('family = "old"', 'family = "young"', ["Here", "young", "row[0].family"]),
-        ("[families]", "[relatives]", ["relatives"]),
-        ("[families]", "[families", ["line 2"]),
+        ("codex", "gpt-5-codex", None, {"max_output_tokens", "max_tokens", "temperature", "top_p"}),
+        ("openai", "gpt-5", "responses", SAMPLING),
+        ("openai", "gpt-5-mini-2025-08-07", "chat", SAMPLING),
+        ("openai", "o3", "chat", SAMPLING),
+        ("openai", "o4-mini", "responses", SAMPLING),
+        ("moonshot", "kimi-k2.6", None, {"temperature"}),
+        ("kimi-code", "kimi-for-coding", None, {"temperature"}),
+        ("anthropic", "claude-sonnet-5-5", None, SAMPLING | {"top_k"}),
+        ("anthropic", "claude-opus-4-7", "chat", SAMPLING),
+        ("azure", "gpt-5", "chat", SAMPLING),
     ],
 )
-def test_a_bad_table_is_reported_by_place(good: str, bad: str, places: list[str]) -> None:
-    """What a table does not say right is a ConfigError that names the provider, the row and the key."""
-    assert GOOD.count(good) == 1
-    with pytest.raises(ConfigError) as caught:
-        load(GOOD.replace(good, bad))
-    message = str(caught.value)
-    assert message.startswith("providers.toml: ")
-    assert all(place in message for place in places), message
+def test_what_is_never_sent(name: str, model: str, wire: str | None, never: set[str]) -> None:
+    """A field that a provider or model refuses is not sent there."""
+    route = route_for(
+        name, model, base_url="https://me.openai.azure.com/openai/v1" if name == "azure" else None, wire=wire
+    )
+    assert never <= route.rejects
 
 
-def test_importing_reads_no_table() -> None:
-    """Neither the package nor its clients read the table before a client is made."""
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("openai", "gpt-4o"), ("openai", "gpt-5-chat-latest"), ("openai", "gpt-5.1"), ("openai", "gpt-5.4"),
+        ("moonshot", "moonshot-v1-8k"), ("anthropic", "claude-sonnet-4-6"), ("openrouter", "openai/gpt-5"),
+        ("groq", "openai/gpt-oss-120b"),
+    ],
+)  # fmt: skip
+def test_what_a_model_takes_is_sent(name: str, model: str) -> None:
+    """A model that takes sampling parameters, or of which nothing is known, gets them."""
+    assert not route_for(name, model).rejects & SAMPLING
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "wire", "renamed"),
+    [
+        ("openai", "gpt-5", "chat", True),
+        ("openai", "gpt-4o", "chat", True),
+        ("openai", "gpt-5", "responses", False),
+        ("copilot", "gpt-4.1", "chat", True),
+        ("copilot", "claude-sonnet-4.6", "chat", False),
+        ("deepseek", "deepseek-chat", "chat", False),
+    ],
+)
+def test_the_output_limit_goes_by_the_providers_name(name: str, model: str, wire: str, renamed: bool) -> None:
+    """`max_completion_tokens` where `max_tokens` is refused, and nowhere else."""
+    renames = route_for(name, model, wire=wire).renames
+    assert (
+        renames.get("max_tokens") == renames.get("max_output_tokens") == "max_completion_tokens"
+    ) is renamed
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "window", "vision"),
+    [
+        ("openai", "gpt-5", 272_000, True),
+        ("openai", "gpt-5.5-pro", 1_050_000, True),
+        ("openai", "gpt-5.4-mini", 272_000, True),
+        ("openai", "gpt-5-chat-latest", 128_000, True),
+        ("openai", "gpt-6-sol", 922_000, True),
+        ("openai", "o3-mini", 200_000, False),
+        ("openai", "gpt-4o-audio-preview-2025-06-03", 128_000, False),
+        ("openai", "gpt-7", None, None),
+        ("anthropic", "claude-haiku-4-5", 200_000, True),
+        ("anthropic", "claude-opus-4-6", 1_000_000, True),
+        ("codex", "gpt-5.4", None, True),
+        ("copilot", "gpt-5.5", 272_000, True),
+        ("copilot", "claude-haiku-5.5", 128_000, True),
+        ("moonshot", "kimi-k3", 1_048_576, True),
+        ("moonshot", "moonshot-v1-8k-vision-preview", 8_192, True),
+        ("zai", "glm-4.6", 200_000, None),
+        ("zai", "glm-4.5v", 128_000, True),
+        ("minimax", "MiniMax-M3", 1_000_000, True),
+        ("gemini", "gemini-3.6-flash", 1_048_576, True),
+        ("ollama", "llama3.1", None, None),
+    ],
+)
+def test_what_a_model_reads(name: str, model: str, window: int | None, vision: bool | None) -> None:
+    """Windows and vision as far as a source says so; a number of the caller's is kept."""
+    route = route_for(name, model)
+    assert (route.window, route.vision) == (window, vision)
+    own = route_for(name, model, window=7, vision=False)
+    assert (own.window, own.vision) == (7, False)
+
+
+def test_codex_is_sent_what_it_needs() -> None:
+    """Bearer, the beta header, no storing and some instructions; no secret stands in a file."""
+    route = route_for("codex", "gpt-5-codex", api_key="k")
+    assert route.params == {"instructions": "You are a helpful assistant.", "store": False}
+    assert {"OpenAI-Beta", "originator"} <= set(route.headers)
+    assert route.request_headers()["Authorization"] == "Bearer k"
+    assert provider("codex").sign_in == "codex"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "wire", "header"),
+    [
+        ("azure", "https://me.openai.azure.com/openai/v1", "chat", "api-key"),
+        ("anthropic", None, None, "x-api-key"),
+        ("anthropic", None, "chat", "Authorization"),
+        ("openai", None, None, "Authorization"),
+        ("minimax", None, None, "x-api-key"),
+    ],
+)
+def test_how_a_key_is_sent(name: str, url: str | None, wire: str | None, header: str) -> None:
+    """In the header the provider wants; what the route says itself is kept."""
+    assert header in route_for(name, "m", base_url=url, wire=wire, api_key="k").request_headers()
+    said = route_for(name, "m", base_url=url, wire=wire, api_key="k", auth="bearer")
+    assert said.request_headers()["Authorization"] == "Bearer k"
+
+
+def test_a_routes_own_headers_and_fields_win() -> None:
+    """Whatever their case; and what is known is added beside them."""
+    route = with_facts(
+        Route(
+            "https://chatgpt.com/backend-api/codex",
+            "gpt-5-codex",
+            headers={"Originator": "mine"},
+            params={"instructions": "Mine."},
+            rejects=frozenset({"tools"}),
+        )
+    )
+    assert {name.lower(): value for name, value in route.headers.items()}["originator"] == "mine"
+    assert len(route.headers) == 2
+    assert route.params == {"instructions": "Mine.", "store": False}
+    assert {"tools", "temperature"} <= route.rejects
+
+
+@every
+def test_completing_a_route_twice_changes_nothing(each: Provider) -> None:
+    """A route that was completed is complete."""
+    for row in each.rows:
+        once = route_for(each, row.sample, base_url=UNKNOWN)
+        assert with_facts(once, each) == once
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("openai", "openai"), ("codex", "codex"), ("openai-codex", "codex"), ("google", "gemini"),
+        ("claude", "anthropic"), ("kimi", "moonshot"), ("kimi-coding", "kimi-code"), ("glm", "zai"),
+        ("z.ai", "zai"), ("zhipu", "zai"), ("github", "copilot"), ("github-copilot", "copilot"), ("grok", "xai"),
+        ("x.ai", "xai"), ("dashscope", "qwen"), ("alibaba", "qwen"), ("lm-studio", "lmstudio"), ("nim", "nvidia"),
+        ("llama.cpp", "llamacpp"), ("deep-seek", "deepseek"), ("aws", "bedrock"), ("foundry", "azure-foundry"),
+    ],
+)  # fmt: skip
+def test_a_provider_has_several_names(name: str, id: str) -> None:
+    """Ids and aliases, in any case and with blanks around them."""
+    for spelled in (name, name.upper(), f" {name.title()} "):
+        found = provider(spelled)
+        assert found is not None
+        assert found.id == id
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "openai", "codex", "azure", "anthropic", "openrouter", "nous", "gemini", "deepseek", "mistral", "moonshot",
+        "qwen", "xai", "groq", "together", "vllm", "sglang", "llamacpp", "ollama", "lmstudio", "copilot",
+        "azure-foundry", "bedrock", "vertex", "databricks", "cohere", "litellm", "zai", "kimi-code", "minimax",
+        "nvidia",
+    ],
+)  # fmt: skip
+def test_who_is_there(id: str) -> None:
+    """Each makes a route of a model's name, and, if everybody has an endpoint of their own, of that too."""
+    each = provider(id)
+    assert each is not None
+    url = None if each.base_url else UNKNOWN
+    route = route_for(id, "m", base_url=url)
+    assert with_facts(route, each) == route
+    assert provider_of(each.base_url or "") in (each, None)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("opnai", "openai"), ("Antropic", "anthropic"), ("qqq", "docs/")])
+def test_an_unknown_name_is_an_error_with_a_suggestion(name: str, hint: str) -> None:
+    """No guessing: who misspells a provider is told what was probably meant."""
+    with pytest.raises(ConfigError, match=name) as caught:
+        route_for(name, "m")
+    assert hint in caught.value.hint
+    assert provider(name) is None
+
+
+def test_who_has_no_endpoint_wants_one() -> None:
+    """Azure without a base URL is an error; so is the model `auto`, which is never sent."""
+    with pytest.raises(ConfigError, match="no endpoint of its own"):
+        route_for("azure", "gpt-5")
+    with pytest.raises(ConfigError, match="no model"):
+        route_for("openai", "auto")
+
+
+def test_another_endpoint_keeps_the_providers_ways() -> None:
+    """A base URL beside a provider's name says where, not what: wire, auth and refusals stay."""
+    route = route_for(
+        "anthropic", "claude-sonnet-5", base_url="https://proxy.example/v1", api_key=Secret("k")
+    )
+    assert (route.wire, route.host) == ("messages", "proxy.example")
+    assert "temperature" in route.rejects
+    assert "x-api-key" in route.request_headers()
+
+
+# Endpoints and keys of the environment.
+
+PROXY = "https://proxy.example/v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "environ", "url", "names"),
+    [
+        ("openai", {}, "https://api.openai.com/v1", ("OPENAI_API_KEY",)),
+        ("openai", {}, "https://eu.api.openai.com/v1", ("OPENAI_API_KEY",)),
+        ("openai", {}, "http://api.openai.com/v1", ()),
+        ("openai", {}, PROXY, ()),
+        ("openai", {"OPENAI_BASE_URL": PROXY}, PROXY, ("OPENAI_API_KEY",)),
+        ("openai", {"OPENAI_BASE_URL": PROXY}, "https://proxy.example:443/other", ("OPENAI_API_KEY",)),
+        ("openai", {"OPENAI_BASE_URL": PROXY}, "https://api.openai.com/v1", ()),
+        ("openai", {"OPENAI_BASE_URL": " "}, "https://api.openai.com/v1", ("OPENAI_API_KEY",)),
+        ("vllm", {}, "http://127.0.0.1:8000/v1", ("VLLM_API_KEY",)),
+        ("vllm", {}, "http://127.0.0.1:8001/v1", ()),
+        ("vllm", {}, PROXY, ()),
+        ("azure", {}, "https://me.openai.azure.com/openai/v1", ("AZURE_OPENAI_API_KEY",)),
+        ("azure", {}, "https://me.openai.azure.com.evil.example/openai/v1", ()),
+        ("azure", {}, "", ()),
+        ("azure", {}, "https://[", ()),
+    ],
+)
+def test_a_variables_key_goes_to_its_own_endpoint(
+    name: str, environ: dict[str, str], url: str, names: tuple[str, ...]
+) -> None:
+    """A key belongs to the endpoint that the variables name, else to the provider's own, and nowhere else."""
+    each = provider(name)
+    assert each is not None
+    assert keys_for(each, url, environ) == names
+
+
+def test_a_variable_moves_an_endpoint() -> None:
+    """The first variable that is set counts; without one it is the provider's own."""
+    openai, azure = provider("openai"), provider("azure")
+    assert openai is not None
+    assert azure is not None
+    assert base_url_for(openai, {}) == "https://api.openai.com/v1"
+    assert base_url_for(openai, {"OPENAI_BASE_URL": PROXY}) == PROXY
+    assert base_url_for(openai, {"OPENAI_BASE_URL": ""}) == "https://api.openai.com/v1"
+    assert base_url_for(azure, {}) is None
+
+
+# Reading.
+
+
+def test_importing_reads_no_files() -> None:
+    """Neither the package nor its clients read provider files before a client is made; then it parses only
+    that of the host it goes to."""
     code = (
         "import sys, sidestream; sidestream.Client; sidestream.AsyncClient\n"
-        "from sidestream.routes import providers\n"
-        "assert 'tomllib' not in sys.modules and not providers._packaged.cache_info().currsize\n"
-        "sidestream.Client('http://127.0.0.1:1/v1', model='m')\n"
-        "assert providers._packaged.cache_info().currsize == 1\n"
+        "from sidestream.routes import table\n"
+        "seen = lambda: (table._packaged.cache_info().currsize, table._packaged_head.cache_info().currsize)\n"
+        "assert 'tomllib' not in sys.modules and seen() == (0, 0)\n"
+        "sidestream.Client('http://127.0.0.1:1/v1', model='m', wire='chat'); assert seen() == (1, 0), seen()\n"
+        "sidestream.Client('https://openrouter.ai/api/v1', model='m', api_key='k'); assert seen() == (1, 1)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_page_is_current() -> None:
-    """docs/providers.md shows the table as it is: `python tests/routes/make_providers.py` makes it so."""
+    """docs/providers.md shows the files as they are: `python tests/routes/make_providers.py` makes it so."""
     assert PAGE.read_text(encoding="utf-8") == page()
 
 
 def test_first_clients_of_several_threads_do_not_race() -> None:
-    """Twelve threads that make the process's first clients at once all get one: the table is read by one."""
+    """Twelve threads that make the process's first clients at once all get one: the files are read by one."""
     code = (
         "import sys, threading; sys.setswitchinterval(1e-6); from sidestream import Client, Route\n"
         "gate, made = threading.Barrier(12), []\n"
-        "route = Route('http://127.0.0.1:9/v1', 'm', 'chat')\n"
+        "route = Route('https://api.anthropic.com/v1', 'claude-sonnet-4-5', 'messages')\n"
         "def make(): gate.wait(); made.append(Client(routes=[route]))\n"
         "threads = [threading.Thread(target=make) for _ in range(12)]\n"
         "[t.start() for t in threads]; [t.join() for t in threads]; print(len(made))\n"

@@ -6,10 +6,11 @@ while the weights were chosen; `clinique`, `nihongo` and `agent-session` came la
 
 from __future__ import annotations
 
-from statistics import mean
-
 import pytest
-from transcripts import SHARED, case, digest_of, digest_only, facts_in, random_lines, shared_cases, strict
+from transcripts import SHARED, case, digest_of, digest_only, facts_in, shared_cases, strict
+
+from sidestream.tasks.compression import load
+from sidestream.tasks.compression.evaluate import evaluate
 
 # name, facts of the whole result at 20 %, facts when the user's words come on top
 FLOORS = [
@@ -39,7 +40,7 @@ def test_a_fifth_of_the_length_keeps_the_facts(name: str, whole: int, beside: in
 def test_the_digest_beats_random_lines_of_the_same_length(name: str) -> None:
     """Choosing must be worth it: at least a fifth more facts than random lines beside the user's words."""
     given = case(name)
-    chance = mean(facts_in(random_lines(given, seed), given.facts) for seed in range(30))
+    chance = evaluate(load(given.messages), given.facts, "random", ratio=0.2).kept
     assert facts_in(strict(given).conversation.text, given.facts) >= chance * 1.2
 
 

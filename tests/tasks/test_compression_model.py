@@ -122,11 +122,12 @@ def test_every_error_of_a_call_has_its_consequence() -> None:
 
 
 def test_a_summary_longer_than_the_source_is_not_used() -> None:
-    """A result is never larger than what went in."""
-    messages = chat()
-    result = _both(lambda _: "word " * 5000, messages)
-    assert result.kept
-    assert result.messages == messages
+    """A result is never larger than what went in: a summary that grows is rejected, and quoted instead."""
+    result = _both(lambda _: "word " * 5000)
+    assert result.method == "extractive"
+    assert result.notice.startswith("The model's summary was longer than what it replaces.")
+    with pytest.raises(SummaryRejected, match="longer"):
+        prepare(load(chat()), BUDGET).accept("word " * 5000)
 
 
 def test_the_model_is_not_asked_when_nothing_is_to_be_done() -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sidestream.tasks.compression import Budget, Compaction, compress, load
+from sidestream.tasks.compression.facts import Fact, kept, read_facts
 
+SAMPLES = files("sidestream.tasks.compression") / "samples"
 CONVERSATIONS = Path(__file__).parent / "conversations"
 SHARED = os.environ.get("SIDESTREAM_SHARED_DATA", "")
 
@@ -23,39 +23,34 @@ class Case:
 
     name: str
     messages: list[dict[str, Any]]
-    facts: list[dict[str, Any]]
+    facts: list[Fact]
 
     @classmethod
-    def read(cls, text: str) -> Case:
-        value = json.loads(text)
-        return cls(value["name"], value["messages"], value["facts"])
+    def read(cls, data: bytes, facts: bytes = b"") -> Case:
+        value = json.loads(data)
+        return cls(value["name"], value["messages"], read_facts(facts or data))
 
 
 def case(name: str) -> Case:
     """A conversation by file name; the packaged sample is one too."""
     if name == "agent-session":
-        return Case.read(sample_bytes().decode())
-    return Case.read((CONVERSATIONS / f"{name}.json").read_text(encoding="utf-8"))
+        return Case.read(sample_bytes(), (SAMPLES / "agent-session.facts.json").read_bytes())
+    return Case.read((CONVERSATIONS / f"{name}.json").read_bytes())
 
 
 def sample_bytes() -> bytes:
-    folder = files("sidestream.tasks.compression") / "samples"
-    return (folder / "agent-session.json").read_bytes()
+    return (SAMPLES / "agent-session.json").read_bytes()
 
 
 def shared_cases() -> list[Case]:
     """Conversations that are not part of this repository, when their folder is named."""
     folder = Path(SHARED)
-    return (
-        [Case.read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-        if SHARED
-        else []
-    )
+    return [Case.read(path.read_bytes()) for path in sorted(folder.glob("*.json"))] if SHARED else []
 
 
-def facts_in(text: str, facts: list[dict[str, Any]]) -> int:
-    """How many facts have all their patterns in the text."""
-    return sum(all(re.search(each, text, re.IGNORECASE) for each in fact["all_of"]) for fact in facts)
+def facts_in(text: str, facts: list[Fact]) -> int:
+    """How many facts the text still tells."""
+    return len(kept(facts, text))
 
 
 def strict(given: Case) -> Compaction:
@@ -68,25 +63,6 @@ def digest_only(given: Case) -> Compaction:
     source = load(given.messages)
     fixed = sum(message.chars for message in source.messages if message.role in ("user", "system"))
     return compress(given.messages, budget=Budget(chars=fixed + source.chars // 5))
-
-
-def random_lines(given: Case, seed: int) -> str:
-    """The same length as `strict`, user messages kept, the rest filled with random lines."""
-    source = load(given.messages)
-    kept = [message.text for message in source.messages if message.role in ("user", "system")]
-    room = int(0.2 * source.chars) - sum(map(len, kept))
-    lines = [
-        line
-        for message in source.messages
-        if message.role not in ("user", "system")
-        for line in message.text.split("\n")
-    ]
-    random.Random(seed).shuffle(lines)
-    for line in lines:
-        if len(line) < room:
-            kept.append(line)
-            room -= len(line) + 1
-    return "\n".join(kept)
 
 
 def digest_of(result: Compaction) -> str:

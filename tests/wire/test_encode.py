@@ -290,3 +290,16 @@ def test_caller_may_overrule_the_defaults(wire: Any) -> None:
     assert (body["metadata"], body["temperature"]) == ({"a": "b"}, 0)
     assert responses.encode(request(store=True), "m")["store"] is True
     assert chat.encode(request(stream_options={"x": 1}), "m")["stream_options"] == {"x": 1}
+
+
+def test_a_route_that_needs_instructions_gets_them() -> None:
+    """Where `instructions` is a field of the route, it stands in for none, and the system speaks there only."""
+    turns = ({"role": "system", "content": "a"}, USER, {"role": "developer", "content": [{"text": "b"}]})
+    body = responses.encode(Request((USER,), "", (), {"instructions": "Answer."}), "m")
+    assert (body["instructions"], body["input"]) == ("Answer.", [USER])
+    body = responses.encode(Request(turns, "", (), {"instructions": "Answer."}), "m")
+    assert (body["instructions"], body["input"]) == ("a\n\nb", [USER])
+    body = responses.encode(Request(turns, "i", (), {"instructions": "Answer."}), "m")
+    assert (body["instructions"], body["input"]) == ("i\n\na\n\nb", [USER])
+    body = responses.encode(Request(turns[:1], "", (), {"instructions": "Answer."}), "m")
+    assert (body["instructions"], body["input"]) == ("a", [{"role": "user", "content": ""}])

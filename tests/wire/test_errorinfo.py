@@ -141,6 +141,17 @@ def test_headers_of_the_answer_are_kept_below_those_of_the_error() -> None:
     assert found.headers == {"retry-after": "5", "date": "d"}
 
 
+def test_a_limit_that_says_only_when_it_resets_is_a_date_to_come_back() -> None:
+    """`resets_at` alone becomes a Retry-After of that moment; nonsense becomes none."""
+    found = read_error({"error": {"type": "usage_limit_reached", "resets_at": 1_800_000_000}})
+    assert found is not None
+    assert found.headers == {"retry-after": "Fri, 15 Jan 2027 08:00:00 GMT"}
+    for nonsense in (-1, 1 << 60, "soon", None):
+        found = read_error({"error": {"type": "usage_limit_reached", "resets_at": nonsense}})
+        assert found is not None
+        assert found.headers == {}
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3)

@@ -1,27 +1,40 @@
 """`sidestream compress FILE`: a conversation, shorter, in its own format.
 
-With a model configured it asks for a structured summary; without one it quotes (extractive). Output is
-written whole or not at all.
+With a model configured it asks for a structured summary; without one it quotes (extractive). `--window` lets
+the policy decide whether it is time and what stays, as a session would. Output is written whole or not at
+all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
 from ..client import Client
 from ..errors import NoRoute, SidestreamError, UsageError
-from ..tasks.compression import Budget, Compaction, Conversation, load
+from ..tasks.compression import (
+    Budget,
+    Compaction,
+    Compactor,
+    CompressionPolicy,
+    Conversation,
+    counter_for,
+    load,
+    prune,
+)
 from ..tasks.compression import compress as run
 from .files import read_bytes, write_whole
 from .options import Endpoint, Number, endpoint_options, output_options
 from .shapes import as_json, compaction_json
 from .terminal import Story, write
 
-__all__ = ["compress"]
+__all__ = ["asking", "compress"]
+
+Ask: TypeAlias = Callable[[list[dict[str, str]]], str]
 
 _LONGEST = 64 * 1024 * 1024
 _RATIO = 0.2
@@ -36,7 +49,16 @@ _RATIO = 0.2
     help=f"Target length as a share of the source.  [{_RATIO}]",
 )
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="Target length in tokens (estimated).")
+@click.option(
+    "--window", type=click.IntRange(1), metavar="N", help="Let the policy decide for this context window."
+)
+@click.option(
+    "--count-as", metavar="MODEL", default="", help="Count tokens as this model does, if it is known."
+)
+@click.option("--focus", metavar="TOPIC", default="", help="What a summary gives most of its room to.")
 @click.option("--extractive", is_flag=True, help="Quote only, even if a model is configured.")
+@click.option("--prune-only", is_flag=True, help="Only shorten old tool output; no digest, no model.")
+@click.option("--alternate", is_flag=True, help="Merge neighbours of one role (chat formats).")
 @endpoint_options
 @output_options
 def compress(
@@ -44,7 +66,12 @@ def compress(
     output: Path | None,
     ratio: float | None,
     tokens: int | None,
+    window: int | None,
+    count_as: str,
+    focus: str,
     extractive: bool,
+    prune_only: bool,
+    alternate: bool,
     endpoint: Endpoint,
     json: bool,
     quiet: bool,
@@ -55,14 +82,18 @@ def compress(
     The output has the same format.
     """
     story = Story(quiet or json)
-    if ratio is not None and tokens is not None:
-        raise UsageError("--ratio and --tokens are two targets", hint="give one of them")
+    if sum(each is not None for each in (ratio, tokens, window)) > 1:
+        raise UsageError("--ratio, --tokens and --window are different targets", hint="give one of them")
     budget = Budget(tokens=tokens) if tokens is not None else Budget(ratio=ratio or _RATIO)
     hint = "give a conversation file, for example chat messages as JSON"
     conversation = load(read_bytes(file, _LONGEST, hint))
-    compaction = (
-        run(conversation, budget=budget) if extractive else _summarised(conversation, budget, endpoint, story)
-    )
+    target = _Target(budget, window, count_as or endpoint.model or "", focus, alternate)
+    if prune_only:
+        compaction = target.prune(conversation)
+    elif extractive:
+        compaction = target.run(conversation)
+    else:
+        compaction = _summarised(conversation, target, endpoint, story)
     _deliver(compaction, output, json=json)
     story.say(_summary(compaction), "yellow" if compaction.kept else "green")
     if compaction.kept:
@@ -70,19 +101,54 @@ def compress(
         raise SystemExit(6)
 
 
-def _summarised(conversation: Conversation, budget: Budget, endpoint: Endpoint, story: Story) -> Compaction:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """How long, and how: what the options say."""
+
+    budget: Budget
+    window: int | None
+    model: str
+    focus: str
+    alternate: bool
+
+    def run(self, conversation: Conversation, ask: Ask | None = None) -> Compaction:
+        if self.window is not None:
+            return self._by_policy(conversation, ask, self.window)
+        return run(
+            conversation,
+            budget=self.budget,
+            complete=ask,
+            focus=self.focus,
+            count=counter_for(self.model),
+            alternate=self.alternate,
+        )
+
+    def prune(self, conversation: Conversation) -> Compaction:
+        count = counter_for(self.model)
+        limit = self.budget.characters(conversation, count)
+        return prune(conversation, tail=limit, count=count).compaction(limit, count)
+
+    def _by_policy(self, conversation: Conversation, ask: Ask | None, window: int) -> Compaction:
+        policy = CompressionPolicy(alternate=self.alternate)
+        compactor = Compactor(ask, window=window, policy=policy, model=self.model)
+        return compactor.compact(conversation, focus=self.focus, due=True)
+
+
+def _summarised(conversation: Conversation, target: _Target, endpoint: Endpoint, story: Story) -> Compaction:
     """By a model if one is configured, by quoting otherwise."""
     try:
         with endpoint.client() as client:
-            return run(conversation, budget=budget, complete=_asking(client, story))
+            return target.run(conversation, asking(client, story))
     except NoRoute:
         if endpoint.chosen:
             raise
     story.say("no model is configured: quoting only (extractive)", "dim")
-    return run(conversation, budget=budget)
+    return target.run(conversation)
 
 
-def _asking(client: Client, story: Story) -> Callable[[list[dict[str, str]]], str]:
+def asking(client: Client, story: Story) -> Ask:
+    """What asks a client's model for a summary, with the story told on stderr."""
+
     def ask(prompt: list[dict[str, Any]]) -> str:
         try:
             with story.waiting(f"waiting for {client.routes[0].model} to summarise"):

@@ -17,6 +17,7 @@ from .advice import advice
 if TYPE_CHECKING:
     from ..lab import Request
     from ..tasks.compression import Compaction
+    from ..tasks.compression.evaluate import Score
 
 __all__ = [
     "ATTEMPT",
@@ -24,12 +25,14 @@ __all__ = [
     "COMPACTION",
     "REPLY",
     "REQUEST",
+    "SCORE",
     "USAGE",
     "as_json",
     "compaction_json",
     "error_json",
     "reply_json",
     "request_json",
+    "score_json",
 ]
 
 REPLY = (
@@ -50,6 +53,7 @@ COMPACTION = (
     "method", "notice", "met_budget", "budget_chars", "chars_before", "chars_after", "digest_chars",
     "tokens_before", "tokens_after", "messages_before", "messages_after",
 )  # fmt: skip
+SCORE = ("strategy", "method", "kept", "facts", "missing", "chars_before", "chars_after", "notice")
 REQUEST = ("index", "method", "path", "events_sent", "bytes_sent", "fault", "ended_by")
 
 
@@ -96,6 +100,10 @@ def error_json(error: SidestreamError) -> dict[str, Any]:
 
 def compaction_json(compaction: Compaction) -> dict[str, Any]:
     return _of(compaction, COMPACTION)
+
+
+def score_json(score: Score) -> dict[str, Any]:
+    return _of(score, SCORE)
 
 
 def request_json(request: Request) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import cases, script
     from .background import Background
+    from .codex import Codex
     from .continuing import Continuing
     from .faults import KINDS, Fault, Kind, Phase, Row
     from .house import Limits
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "Background",
+    "Codex",
     "Continuing",
     "Fault",
     "Kind",
@@ -46,6 +48,7 @@ __all__ = [
 _HOME = {
     "KINDS": "faults",
     "Background": "background",
+    "Codex": "codex",
     "Continuing": "continuing",
     "Fault": "faults",
     "Kind": "faults",

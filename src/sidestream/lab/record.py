@@ -29,6 +29,9 @@ _SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"}
 )
 _SECRET_QUERY = re.compile(r"(?<=[?&])((?:api[-_]?key|key|access_token|token)=)([^&#]+)", re.IGNORECASE)
+# What a token endpoint is sent; such a body is small, and everything else about it is kept.
+_SECRET_FIELDS = re.compile(rb'("(?:refresh|access|id)_token"\s*:\s*")([^"]{1,65536})(?=")')
+TOKEN_PATH = re.compile(r"/oauth/token/?(?:\?|$)")
 _WIRES: dict[str, Wire] = {
     "/chat/completions": "chat",
     "/responses": "responses",
@@ -46,6 +49,13 @@ def masked(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Headers with lower-case names and with fingerprints for credentials."""
     lowered = ((name.lower(), value) for name, value in headers)
     return tuple((n, fingerprint(v)) if n in _SECRET_HEADERS else (n, v) for n, v in lowered)
+
+
+def unsigned(path: str, body: bytes) -> bytes:
+    """A request body with fingerprints for the tokens that go to a token endpoint."""
+    if not TOKEN_PATH.search(path):
+        return body
+    return _SECRET_FIELDS.sub(lambda found: found[1] + fingerprint(found[2].decode("latin-1")).encode(), body)
 
 
 def wire_of(path: str) -> Wire:
@@ -145,7 +155,7 @@ class Log:
                 method=method,
                 path=_SECRET_QUERY.sub(lambda found: found[1] + fingerprint(found[2]), path),
                 headers=masked(headers),
-                body=body,
+                body=unsigned(path, body),
                 received_at=time.monotonic(),
             )
             self._records[record.index] = record

@@ -5,7 +5,8 @@ Model endpoints (paths of the known wires) count as attempts and are what answer
 resumes or polls a response is one, too. The model list and unknown paths are answered plainly, so that a
 client's probing never shifts a plan; counting the tokens of a prompt is such a probe. Cancelling a response
 is no attempt either: no fault meets it, and only an answer function can know the response, so it alone is
-asked.
+asked. The same goes for `POST /oauth/token`, if the answer function has tokens (`Codex`), but for faults, of
+which it has a plan of its own.
 
 A fixed script answers a request that wants no stream with the same answer as one JSON object; an answer
 function decides that itself (`script.as_asked`).
@@ -20,13 +21,14 @@ from typing import TYPE_CHECKING
 
 from . import script
 from .play import Player
-from .record import wire_of
+from .record import TOKEN_PATH, wire_of
 from .script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .connection import Connection, Incoming
+    from .faults import Fault
     from .plan import Plan
     from .record import Log, Request
 
@@ -69,7 +71,7 @@ class Service:
 
     async def answer(self, incoming: Incoming, record: Request, link: Connection) -> bool:
         """Answer one request. True: the connection may be used again."""
-        faults = self.plan.at(record.attempt) if record.attempt >= 0 else ()
+        faults = self.plan.at(record.attempt) if record.attempt >= 0 else self._faults_aside(record)
 
         def player(answer: Script) -> Player:
             return Player(
@@ -102,8 +104,16 @@ class Service:
                 await playing.link.close()  # what broke upstream breaks here: no legal end
                 return False
 
+    def _faults_aside(self, record: Request) -> tuple[Fault, ...]:
+        """What strikes a request that is no attempt: what a token endpoint has planned."""
+        return self.answers.token_faults() if self._is_for_tokens(record) else ()  # type: ignore[union-attr]
+
+    def _is_for_tokens(self, record: Request) -> bool:
+        return hasattr(self.answers, "token_faults") and bool(TOKEN_PATH.search(record.path))
+
     def _script(self, record: Request) -> Script:
-        if record.attempt < 0 and not (callable(self.answers) and _CANCEL.search(record.path)):
+        knows = callable(self.answers) and (_CANCEL.search(record.path) or self._is_for_tokens(record))
+        if record.attempt < 0 and not knows:
             return self._plain(record)
         if callable(self.answers):
             return self.answers(record)

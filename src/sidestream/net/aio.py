@@ -29,6 +29,7 @@ from .common import (
     IDLE_SECONDS,
     CallClock,
     Opened,
+    Pending,
     Proxy,
     Severable,
     http_request,
@@ -75,6 +76,19 @@ class Alarm:
     async def sleep(self, seconds: float) -> None:
         """Wait; under `guard`, or until the call is stopped."""
         await asyncio.sleep(seconds)
+
+    async def wait(self, pending: Pending, seconds: float) -> None:
+        """Wait until `pending` is ready, so many seconds at most; under `guard`."""
+        ready = asyncio.Event()
+
+        def ring() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                self._loop.call_soon_threadsafe(ready.set)
+
+        pending.when_ready(ring)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ready.wait()
 
     def attach(self, stream: Severable | None) -> None:
         self._stream = stream

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import httpcore2
@@ -26,7 +27,9 @@ __all__ = [
     "BODY_LIMIT",
     "FAILURES",
     "CallClock",
+    "Errand",
     "Opened",
+    "Pending",
     "Proxy",
     "Severable",
     "http_request",
@@ -88,6 +91,51 @@ class Opened:
 
     status: int
     headers: Mapping[str, str]
+
+
+class Pending(Protocol):
+    """Something that becomes ready once; a driver waits for it."""
+
+    def when_ready(self, callback: Callable[[], None]) -> None: ...
+
+
+_T = TypeVar("_T")
+
+
+class Errand(Generic[_T]):
+    """A piece of blocking work in a thread of its own, which ends it even if nobody waits any more.
+
+    Attributes:
+        ready: it is over; then `value` is what came of it, or `error` what went wrong.
+    """
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self.ready = False
+        self.value: _T | None = None
+        self.error: Exception | None = None
+        self._work = work
+        self._lock = threading.Lock()
+        self._callback: Callable[[], None] | None = None
+        threading.Thread(target=self._run, name="sidestream-errand").start()
+
+    def when_ready(self, callback: Callable[[], None]) -> None:
+        """Call this once when it is over, from its thread; at once if it is."""
+        with self._lock:
+            if not self.ready:
+                self._callback = callback
+                return
+        callback()
+
+    def _run(self) -> None:
+        try:
+            self.value = self._work()
+        except Exception as error:  # noqa: BLE001  (whoever waits for it decides what it means)
+            self.error = error
+        with self._lock:
+            self.ready = True
+            callback = self._callback
+        if callback is not None:
+            callback()
 
 
 class Severable(Protocol):

@@ -32,6 +32,7 @@ from .common import (
     IDLE_SECONDS,
     CallClock,
     Opened,
+    Pending,
     Proxy,
     Severable,
     http_request,
@@ -55,7 +56,7 @@ class Watch:
         self.meter: Meter | None = None
         self.stopped: Literal["cancel", "interrupt"] | None = None
         self.hurry: Callable[[], None] | None = None  # tells who else keeps the time that it is earlier
-        self._stop = threading.Event()
+        self._bell = threading.Event()  # ends a sleep
         self._lock = threading.Lock()
         self._stream: Severable | None = None
 
@@ -64,7 +65,7 @@ class Watch:
         with self._lock:
             self.stopped = self.stopped or kind
             stream = self._stream
-        self._stop.set()
+        self._bell.set()
         if stream is not None:
             stream.sever()
 
@@ -107,7 +108,15 @@ class Watch:
 
     def sleep(self, seconds: float) -> None:
         """Wait, or until the call is stopped."""
-        self._stop.wait(seconds)
+        self._bell.wait(seconds)
+
+    def wait(self, pending: Pending, seconds: float) -> None:
+        """Wait until `pending` is ready, so many seconds at most, or until the call is stopped."""
+        pending.when_ready(self._bell.set)
+        self._bell.wait(seconds)
+        with self._lock:
+            if not self.stopped:
+                self._bell = threading.Event()  # a late ring is for the old one
 
     def until(self, done: threading.Event) -> None:
         """Wait for `done` under the meter."""

@@ -19,6 +19,7 @@ from .clocks import Clocks, Timeouts
 from .exchange import Exchange
 from .faults import Fault
 from .policy import Policy
+from .queues import Place
 
 __all__ = [
     "Action",
@@ -27,7 +28,10 @@ __all__ = [
     "Dismiss",
     "Ended",
     "Outcome",
+    "Queue",
     "Rejected",
+    "Renew",
+    "Renewed",
     "Send",
     "Sleep",
     "Stopped",
@@ -55,6 +59,23 @@ class Send:
 class Sleep:
     """Wait so many seconds. Answered with Woke or Stopped."""
 
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Wait until `place` is ready, so many seconds at most. Answered with Woke or Stopped."""
+
+    place: Place
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Have the route's credential find another key, in so many seconds at most. Answered with Renewed or
+    Stopped."""
+
+    route: Route
     seconds: float
 
 
@@ -103,6 +124,15 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """What came of a `Renew`: the route with another key, or None and why not."""
+
+    route: Route | None
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The wait is over, the notice is passed on."""
 
@@ -117,8 +147,8 @@ class Stopped:
     at: float
 
 
-Action = Send | Sleep | Tell | Dismiss
-Outcome = Ended | Broke | Rejected | Woke | Stopped
+Action = Send | Sleep | Queue | Renew | Tell | Dismiss
+Outcome = Ended | Broke | Rejected | Renewed | Woke | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +161,10 @@ class Call:
         original: the request as somebody else's client wrote it, to be sent as it is.
         relay: makes that client's stream of what arrives.
         empty_is_failure: treat a complete but empty answer as a fault.
+        task: the side task it is for, "" for none.
+        concurrency: calls of that task that may be under way at once, None for any number.
+        priority: who goes first where calls wait for their turn; smaller is sooner.
+        skipped: routes that are configured and were left out, with why, for people.
     """
 
     request: Request
@@ -143,3 +177,7 @@ class Call:
     relay: Relay | None = None
     empty_is_failure: bool = False
     limits: Limits = field(default_factory=Limits)
+    task: str = ""
+    concurrency: int | None = None
+    priority: int = 0
+    skipped: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UsageError
+from ..route import RouteClocks
 
 __all__ = ["Clock", "Clocks", "Meter", "Timeouts"]
 
@@ -65,27 +66,38 @@ class Timeouts:
             return cls()
         return value if isinstance(value, Timeouts) else cls(total=value)
 
-    def clocks(self, now: float, deadline: float, prompt_chars: int, routes_left: int) -> Clocks:
-        """What an attempt starting now gets. While routes are left, silence may only use this one's share
-        of the remaining time, so that the last route always has its own; output is never cut short."""
-        first = 90.0 + prompt_chars / 2000.0 if self.first is None else self.first
-        share = max(0.0, deadline - now) / (routes_left + 1) if routes_left else math.inf
+    def clocks(
+        self,
+        now: float,
+        deadline: float,
+        prompt_chars: int,
+        until: float = math.inf,
+        own: RouteClocks | None = None,
+    ) -> Clocks:
+        """What an attempt starting now gets. Silence may last `until`, the end of this route's share, so that
+        the last route always has its own; output is never cut short. The route's `own` clocks win."""
+        own = own or RouteClocks()
+        first = own.first or self.first or 90.0 + prompt_chars / 2000.0
+        share = max(0.0, until - now)
         return Clocks(
-            connect=min(self.connect, share),
+            connect=min(own.connect or self.connect, share),
             first=min(first, share),
-            idle=min(self.idle, share),
+            idle=min(own.idle or self.idle, share),
             deadline=deadline,
+            until=until,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Limits of one attempt: seconds, and the call's deadline as an instant of call time."""
+    """Limits of one attempt: seconds, and two instants of call time: the call's deadline, and until when
+    there may be no output at all."""
 
     connect: float
     first: float
     idle: float
     deadline: float
+    until: float = math.inf
 
 
 class Meter:
@@ -96,7 +108,7 @@ class Meter:
     def __init__(self, clocks: Clocks, now: float) -> None:
         self._clocks = clocks
         self._phase: Clock = "connect"
-        self._limit = now + clocks.connect
+        self._limit = min(now + clocks.connect, clocks.until)
         self._lingers = False
 
     @property
@@ -111,7 +123,7 @@ class Meter:
     def connected(self, now: float) -> None:
         """The connection stands; now the first output is awaited."""
         self._phase = "first"
-        self._limit = now + self._clocks.first
+        self._limit = min(now + self._clocks.first, self._clocks.until)
 
     def progress(self, now: float) -> None:
         """Output arrived."""

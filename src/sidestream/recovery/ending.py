@@ -68,6 +68,7 @@ _BUDGETS: dict[str, str] = {
     "origin": "too much failed at this endpoint lately: try again at retry_at, or configure another route",
     "breaker": "the endpoint is taken for down: try again at retry_at, or configure another route",
     "busy": "too many calls recover at this endpoint at once: try again later",
+    "queue": "allow more calls at once (concurrency), or give the call more time",
     "cost": "raise Policy.max_cost or Policy.extra_output",
 }
 

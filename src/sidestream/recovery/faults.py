@@ -2,8 +2,8 @@
 
 Strategy: whatever breaks a call (an exception of the network layer, a status with a body, an error inside a
 stream, a clock, our own checks) is looked up here once and becomes a `Fault` of one `FaultKind`. The kinds
-are rows: may the same route be asked again, may another one, and which error the caller sees in the end. The
-body beats the status: codes first, then strict phrases, then types, then the number.
+are rows: may the same route be asked again, what exactly failed, and which error the caller sees in the end.
+The body beats the status: codes first, then strict phrases, then types, then the number.
 
 Every table is data and tested to be complete. Not here: what to do about it (rungs.py).
 Sources: https://platform.openai.com/docs/guides/error-codes, https://openrouter.ai/docs/api/reference/errors
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
+from ..route import Scope
 from ..wire._json import NotJSON, loads
 from ..wire.errorinfo import read_error
 from ..wire.events import ErrorInfo, Finished
@@ -35,32 +36,36 @@ __all__ = [
 
 
 class FaultKind(enum.Enum):
-    """name = (word, same route again?, another route?, error the caller sees, meaning)."""
+    """name = (word, same route again?, what failed, error the caller sees, meaning).
 
-    CONNECT = "connect", True, True, "StreamDropped", "no connection"
-    DROPPED = "dropped", True, True, "StreamDropped", "the stream ended before the answer did"
-    STALLED = "stalled", True, True, "DeadlineExceeded", "the provider sent no output for too long"
-    DEADLINE = "deadline", False, False, "DeadlineExceeded", "the call's total time is used up"
-    GARBLED = "garbled", True, True, "StreamDropped", "what arrived breaks the format"
-    DIVERGED = "diverged", True, True, "StreamDropped", "the new stream does not go on with this answer"
-    OVERSIZE = "oversize", False, True, "StreamDropped", "the stream is larger than its limit"
-    EMPTY = "empty", True, True, "StreamDropped", "the answer is complete and empty"
-    SERVER = "server", True, True, "ServerError", "the provider failed"
-    OVERLOADED = "overloaded", True, True, "ServerError", "the provider is overloaded"
-    THROTTLED = "throttled", True, True, "RateLimited", "too many requests for now"
-    QUOTA = "quota", False, True, "QuotaExceeded", "the account's quota or money is used up"
-    AUTH = "auth", False, True, "AuthFailed", "the credential was not accepted"
-    NOT_FOUND = "not_found", False, True, "BadRequest", "no such model or endpoint"
-    CONTEXT_LENGTH = "context_length", False, True, "ContextTooLong", "the request does not fit the model"
-    REFUSED = "refused", False, False, "Refused", "the model or a filter declined"
-    PARAMETER = "parameter", False, True, "BadRequest", "the provider rejects a parameter"
-    BAD_REQUEST = "bad_request", False, False, "BadRequest", "the provider rejects the request"
-    WITHHELD = "withheld", False, True, "BudgetExhausted", "no further attempt is allowed now"
+    What failed is a `Scope`: routes that share it need not be asked for this call any more.
+    """
 
-    def __init__(self, word: str, again: bool, elsewhere: bool, error: str, meaning: str) -> None:
+    CONNECT = "connect", True, "endpoint", "StreamDropped", "no connection"
+    DROPPED = "dropped", True, "model", "StreamDropped", "the stream ended before the answer did"
+    STALLED = "stalled", True, "model", "DeadlineExceeded", "the provider sent no output for too long"
+    DEADLINE = "deadline", False, "request", "DeadlineExceeded", "the call's total time is used up"
+    GARBLED = "garbled", True, "model", "StreamDropped", "what arrived breaks the format"
+    DIVERGED = "diverged", True, "model", "StreamDropped", "the new stream does not go on with this answer"
+    OVERSIZE = "oversize", False, "model", "StreamDropped", "the stream is larger than its limit"
+    EMPTY = "empty", True, "model", "StreamDropped", "the answer is complete and empty"
+    SERVER = "server", True, "model", "ServerError", "the provider failed"
+    OVERLOADED = "overloaded", True, "model", "ServerError", "the provider is overloaded"
+    THROTTLED = "throttled", True, "route", "RateLimited", "too many requests for now"
+    QUOTA = "quota", False, "credential", "QuotaExceeded", "the account's quota or money is used up"
+    AUTH = "auth", False, "credential", "AuthFailed", "the credential was not accepted"
+    NOT_FOUND = "not_found", False, "model", "BadRequest", "no such model or endpoint"
+    CONTEXT_LENGTH = "context_length", False, "model", "ContextTooLong", "the request does not fit the model"
+    REFUSED = "refused", False, "request", "Refused", "the model or a filter declined"
+    PARAMETER = "parameter", False, "model", "BadRequest", "the provider rejects a parameter"
+    BAD_REQUEST = "bad_request", False, "request", "BadRequest", "the provider rejects the request"
+    WITHHELD = "withheld", False, "model", "BudgetExhausted", "no further attempt is allowed now"
+
+    def __init__(self, word: str, again: bool, scope: Scope, error: str, meaning: str) -> None:
         self.word = word
         self.again = again
-        self.elsewhere = elsewhere
+        self.scope = scope
+        self.elsewhere = scope != "request"
         self.error = error
         self.meaning = meaning
 

@@ -14,7 +14,7 @@ Print the actions and you have the story. Drive it with plain values to test it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import NoReturn
 
@@ -32,7 +32,10 @@ from .actions import (
     Dismiss,
     Ended,
     Outcome,
+    Queue,
     Rejected,
+    Renew,
+    Renewed,
     Send,
     Sleep,
     Stopped,
@@ -47,6 +50,8 @@ from .ending import exhausted, failed
 from .exchange import WIRES, Exchange
 from .faults import Fault, FaultKind
 from .origins import Denied, Origins, Permit, Stream, StreamOutcome
+from .queues import Place, Queues
+from .routing import Routing
 from .rungs import No, Situation, Step, Ways, next_step
 from .splice import Splice
 from .verdict import fault_of, partial_status, status_of
@@ -58,7 +63,10 @@ __all__ = [
     "Dismiss",
     "Ended",
     "Outcome",
+    "Queue",
     "Rejected",
+    "Renew",
+    "Renewed",
     "Send",
     "Sleep",
     "Stopped",
@@ -75,6 +83,7 @@ def flow(
     unix_time: float,
     random: Callable[[], float],
     origins: Origins | None = None,
+    queues: Queues | None = None,
 ) -> Generator[Action, Outcome, Reply]:
     """Run a call to its end.
 
@@ -83,6 +92,7 @@ def flow(
         now: the call time at which it starts; `unix_time` is the same moment on the wall.
         random: draws from [0, 1), for jitter.
         origins: what the process knows of each endpoint; by default nothing.
+        queues: where its calls wait for their turn; by default it is alone.
 
     Returns:
         a reply that is complete, or incomplete because of a token limit.
@@ -96,10 +106,12 @@ def flow(
             "there is no route to send the call to",
             hint="pass base_url= and model=, or set them in the environment",
         )
-    story = _Story(call, now, unix_time, random, origins or Origins(lambda: 0.0))
-    step = Step("send")
+    story = _Story(call, now, unix_time, random, origins or Origins(lambda: 0.0), queues or Queues())
+    step = Step("send", why=story.passed_over())
     try:
         while True:
+            if story.must_renew():
+                yield from _renew(story)
             fault = yield from _permission(story, step)
             if fault is None:
                 action = story.send(step)
@@ -114,26 +126,50 @@ def flow(
                     step = yield from _sleep(story, story.next_poll(), Step("reconnect", how="poll"))
                     continue
                 fault = verdict
-            if story.drop_parameter(fault):
-                step = Step("restart")
+            mended = yield from _mended(story, fault)
+            if isinstance(mended, Step):
+                step = mended
                 continue
-            found = next_step(story.situation(fault))
+            found = next_step(story.situation(mended))
             if not isinstance(found, Step):
-                story.give_up(fault, found)
+                story.give_up(mended, found)
             if found.rung == "settle":
                 return story.settled()
-            step = found
-            story.take(step)
-            outcome = yield Tell(story.notice(fault, step))
-            if isinstance(outcome, Stopped):
-                yield from _stop(story, outcome)
-            story.now = outcome.at
-            yield from _sleep(story, step.delay, step)
+            step = yield from _taken(story, found, mended)
     finally:
         story.leave()
 
 
 _Rest = Generator[Action, Outcome, Step]
+
+
+def _mended(story: _Story, fault: Fault) -> Generator[Action, Outcome, Step | Fault]:
+    """The step that asks the same route again without what it objected to; else the fault stands."""
+    if story.change_request(fault):
+        return Step("restart", why=(fault.detail,))
+    if not story.may_renew(fault):
+        return fault
+    if (yield from _renew(story)):
+        return Step("restart", why=("the key was renewed",))
+    return story.not_renewed(fault)
+
+
+def _taken(story: _Story, step: Step, fault: Fault) -> _Rest:
+    """Tell of a step, and wait before it."""
+    story.take(step, fault)
+    outcome = yield Tell(story.notice(fault, step))
+    if isinstance(outcome, Stopped):
+        yield from _stop(story, outcome)
+    story.now = outcome.at
+    return (yield from _sleep(story, step.delay, step))
+
+
+def _renew(story: _Story) -> Generator[Action, Outcome, bool]:
+    """Have another key found for the route; whether there is one."""
+    outcome = yield story.renew()
+    if isinstance(outcome, Stopped):
+        yield from _stop(story, outcome)
+    return story.renewed(outcome)
 
 
 def _sleep(story: _Story, seconds: float, step: Step) -> _Rest:
@@ -148,6 +184,13 @@ def _sleep(story: _Story, seconds: float, step: Step) -> _Rest:
 
 def _permission(story: _Story, step: Step) -> Generator[Action, Outcome, Fault | None]:
     """None once the step may be sent; waits for that within limits. The fault if it may not."""
+    for wait in story.turns():
+        outcome = yield wait
+        if isinstance(outcome, Stopped):
+            yield from _stop(story, outcome)
+        story.now = outcome.at
+    if no_turn := story.no_turn():
+        return story.withheld(no_turn)
     waited = 0.0
     while (denied := story.ask(step)) is not None:
         seconds = story.patience(denied, step, waited)
@@ -170,7 +213,13 @@ class _Story:
     """What the flow remembers of a call between two attempts."""
 
     def __init__(
-        self, call: Call, now: float, unix_time: float, random: Callable[[], float], origins: Origins
+        self,
+        call: Call,
+        now: float,
+        unix_time: float,
+        random: Callable[[], float],
+        origins: Origins,
+        queues: Queues,
     ) -> None:
         self.call = call
         self.now = now
@@ -178,12 +227,16 @@ class _Story:
         self._wall = unix_time - now
         self._random = random
         self._origins = origins
-        self._request = call.request
+        self._queues = queues
+        self._routing = Routing(
+            call.routes, call.request, origins, now, self._deadline, verbatim=call.original is not None
+        )
         self._needs_arguments = _needing_arguments(call.request)
         self._prompt_chars = size(call.request)
-        self._route = 0
-        self._left = 0  # the route the last fault happened on
-        self._asked = 0  # the route of the last exchange
+        self._left = call.routes[0]  # the route the last fault happened on
+        self._asked = 0  # the number of the route of the last exchange
+        self._turn: Place | None = None  # of the task, for the whole call
+        self._place: Place | None = None  # at the route that is asked
         self._behind: list[Dismiss] = []  # jobs that are not waited for any more, and may go on
         self._tries = 0
         self._recoveries = 0
@@ -205,11 +258,77 @@ class _Story:
 
     @property
     def route(self) -> Route:
-        return self.call.routes[self._route]
+        return self._routing.route
 
     @property
-    def _routes_left(self) -> int:
-        return len(self.call.routes) - self._route - 1
+    def _request(self) -> Request:
+        """The caller's request in the words of the route that is asked."""
+        return self._routing.request()
+
+    @property
+    def _route(self) -> int:
+        return self._routing.at
+
+    def passed_over(self) -> tuple[str, ...]:
+        """Why the first route is not the one that is asked first."""
+        first = self.call.routes[0]
+        parked = self._origins.parked(first) if self.route is not first else None
+        return (f"{first.name} is parked: {parked.reason}",) if parked else ()
+
+    # With which key?
+
+    def must_renew(self) -> bool:
+        return self._routing.must_renew(self.now + self._wall)
+
+    def may_renew(self, fault: Fault) -> bool:
+        """Whether another key could help against this fault."""
+        return fault.kind is FaultKind.AUTH and self._routing.may_renew() and self.now < self._deadline
+
+    def renew(self) -> Renew:
+        return Renew(self.route, max(0.1, min(_RENEWAL, self._routing.remaining(self.now))))
+
+    def renewed(self, outcome: Outcome) -> bool:
+        """Book what came of a renewal; whether there is another key."""
+        self.now = outcome.at
+        came = outcome if isinstance(outcome, Renewed) else Renewed(None, "", outcome.at)
+        self._routing.renewed(came.route, self.route.without_credentials(came.why))
+        return came.route is not None
+
+    def not_renewed(self, fault: Fault) -> Fault:
+        """The fault, with why there is no other key."""
+        why = f"{fault.detail}; {self._routing.not_renewed()}".lstrip("; ")
+        self._broke = replace(fault, detail=why)
+        return self._broke
+
+    # Is it its turn?
+
+    def turns(self) -> Iterator[Queue]:
+        """The waits before this call may go on: among the calls of its task, then at the route. Bounded by
+        what is left of the call, and of this route's share of it."""
+        call, route = self.call, self.route
+        if call.concurrency is not None and self._turn is None:
+            self._turn = self._queues.enter(f"task {call.task}", call.concurrency, call.priority)
+            if self._turn is not None and not self._turn.ready:
+                yield Queue(self._turn, max(0.0, self._deadline - self.now))
+        if route.concurrency is not None and self._place is None:
+            self._routing.begin(self.now)
+            self._place = self._queues.enter(f"route {route.name}", route.concurrency, call.priority)
+            if self._place is not None and not self._place.ready:
+                yield Queue(self._place, max(0.0, self._routing.remaining(self.now)))
+
+    def no_turn(self) -> Denied | None:
+        """Why the call may not go on: nobody left in time, or too many wait."""
+        if self.call.concurrency is not None and not (self._turn and self._turn.ready):
+            return Denied("queue", f"no turn came up among the calls of task {self.call.task}", None)
+        if self.route.concurrency is not None and not (self._place and self._place.ready):
+            self._leave_route()
+            return Denied("queue", f"no turn came up at {self.route.name}", None)
+        return None
+
+    def _leave_route(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
     # May it be sent?
 
@@ -226,7 +345,7 @@ class _Story:
 
     def patience(self, denied: Denied, step: Step, waited: float) -> float | None:
         """Seconds to wait before asking for a place again; None to give up on it."""
-        if denied.retry_in is None or step.rung == "send" or self._routes_left:
+        if denied.retry_in is None or step.rung == "send" or self._routing.left:
             return None
         seconds = min(denied.retry_in, _ASK_AGAIN) * (0.5 + self._random())  # not all at once
         if waited + seconds > self.call.policy.queue or self.now + seconds >= self._deadline:
@@ -242,6 +361,9 @@ class _Story:
         if self._stream is not None:
             self._stream.ended("neutral")
         self._free()
+        self._leave_route()
+        if self._turn is not None:
+            self._turn.leave()
 
     def _free(self) -> None:
         if self._permit is not None:
@@ -266,13 +388,13 @@ class _Story:
 
     def _encoded(self, request: Request) -> bytes:
         original = self.call.original
-        if original is not None and request is self._request:
+        if original is not None and request is self.call.request:
             return original.data
         body = WIRES[self.route.wire].encode(request, self.route.model)
         return dumps(body) if original is None else original.with_turns(request, body)
 
     def _clocks(self, prompt_chars: int) -> Clocks:
-        return self.call.timeouts.clocks(self.now, self._deadline, prompt_chars, self._routes_left)
+        return self._routing.clocks(self.call.timeouts, self.now, prompt_chars)
 
     def _beginning(self) -> tuple[Request, Exchange]:
         """Ask for the answer from its beginning."""
@@ -323,7 +445,7 @@ class _Story:
         if exchange is None or self._request.params.get("background") is not True:
             return ""
         name, finished = exchange.assembler.id, exchange.assembler.finished
-        route = self.call.routes[self._asked]
+        route = self._routing.routes[self._asked]
         if route.wire != "responses" or not name or finished is not None:
             return ""
         return route.below(name, action, **query)
@@ -331,7 +453,7 @@ class _Story:
     def jobs(self) -> list[Dismiss]:
         """What the provider may still be working on: the response under way, and those given up before it."""
         target = self.job_target("cancel")
-        now = [Dismiss(self.call.routes[self._asked], target)] if target else []
+        now = [Dismiss(self._routing.routes[self._asked], target)] if target else []
         return [*now, *(job for job in self._behind if job not in now)]
 
     def next_poll(self) -> float:
@@ -363,6 +485,7 @@ class _Story:
         )
         self._end_stream(fault, exchange)
         if fault is None:
+            self._routing.worked()
             reply = exchange.assembler.reply(status_of(exchange))
             self._trunk = exchange.assembler
             self.book(action, "", step, outcome, ended=reply.status)
@@ -370,6 +493,9 @@ class _Story:
         detail = action.route.without_credentials(fault.detail)
         request_id = exchange.request_id or fault.request_id
         fault = replace(fault, detail=detail, request_id=request_id).at(outcome.at + self._wall)
+        if self._routing.is_own_end(fault, outcome.at):
+            fault = replace(fault, kind=FaultKind.STALLED, clock="route")
+        self._routing.remember(fault)
         fault = self._closing(exchange, fault, outcome, step)
         partial = exchange.assembler.reply(partial_status(fault))
         self.book(action, fault.detail, step, outcome, fault=fault)
@@ -449,7 +575,10 @@ class _Story:
         self._repeated = here == self._last and arrived > 0 and not self._at_once
         self._last = here
         if not self._at_once:
-            self._tries = 0 if arrived and fault.kind is not FaultKind.DIVERGED else self._tries + 1
+            went_on = arrived and fault.kind is not FaultKind.DIVERGED
+            self._tries = 0 if went_on else self._tries + 1
+            if went_on:
+                self._routing.share(self.now)
         self._keep(exchange, partial)
         gate = exchange.gate
         if gate is not None and gate.matching:
@@ -475,6 +604,7 @@ class _Story:
         whole = exchange is not None and exchange.assembler.could_settle
         if exchange is not None and exchange.gate is not None:
             whole = whole and exchange.gate.covers(exchange.assembler)
+        following = self._routing.following(fault)
         return Situation(
             fault=fault,
             policy=self.call.policy,
@@ -483,13 +613,14 @@ class _Story:
             tries=self._tries,
             repeated=self._repeated,
             recoveries=self._recoveries,
-            routes_left=self._routes_left,
+            routes_left=len(following),
             remaining=self._deadline - self.now,
+            share=self._routing.remaining(self.now),
             random=self._random,
             cursor=self._cursor(),
             unstreamed=(self._route, "stream") in self._closed,
             here=self._ways(self._route),
-            there=self._ways(self._route + 1) if self._routes_left else Ways(),
+            there=self._ways(following[0]) if following else Ways(),
             spent=self._spent(),
             at_once=self._at_once,
         )
@@ -509,12 +640,12 @@ class _Story:
 
     def _ways(self, number: int) -> Ways:
         """How the answer so far could be continued on a route."""
-        route = self.call.routes[number]
+        route = self._routing.routes[number]
         closed = {
             rung: self._closed.get((number, rung)) or self._origins.learned(route, rung)
             for rung in ("prefill", "anchor")
         }
-        return ways(self._trunk, self._request, route, closed, live=self.call.live)
+        return ways(self._trunk, self._routing.request(number), route, closed, live=self.call.live)
 
     def _spent(self) -> str:
         """Which limit on tokens or money is used up, or ""."""
@@ -527,31 +658,27 @@ class _Story:
             return f"{wasted} output tokens were wasted, {policy.extra_output:g} times {limit} are allowed"
         return ""
 
-    def drop_parameter(self, fault: Fault) -> bool:
-        """A rejected parameter is left out once, and the same route asked again at once."""
-        name = fault.param.split(".")[0].split("[")[0]
-        names = (name, *WIRES[self.route.wire].RENAMED.get(name, ()))
-        given = next((name for name in names if name in self._request.params), None)
-        if fault.kind is not FaultKind.PARAMETER or given is None or self.call.original is not None:
-            return False
+    def change_request(self, fault: Fault) -> bool:
+        """What a route objects to is left out, or said on another wire, and it is asked again at once."""
         if not self.call.policy.recoveries or self.now >= self._deadline:
             return False
-        self._request = self._request.without(given)
-        return True
+        return self._routing.drop(fault) or self._routing.rewire(fault)
 
-    def take(self, step: Step) -> None:
-        self._left = self._route
+    def take(self, step: Step, fault: Fault) -> None:
+        self._left = self.route
         self._recoveries += 1
         if step.how not in ("reconnect", "poll"):
             self._behind = self.jobs()
         if step.rung == "reroute":
-            self._route += 1
+            self._leave_route()
+            self._routing.move(fault, self.now)
             self._tries = 0
             self._last = None
 
     def notice(self, fault: Fault, step: Step) -> Recovering:
-        left = self.call.routes[self._left].name
-        return Recovering(fault.kind.word, str(fault), step.rung, left, self.route.name, step.delay)
+        return Recovering(
+            fault.kind.word, str(fault), step.rung, self._left.name, self.route.name, step.delay
+        )
 
     # The end.
 
@@ -612,6 +739,8 @@ _PREFILL_WORDS = re.compile(
     re.IGNORECASE,
 )
 _FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0
+# Seconds that finding another key may take.
+_RENEWAL = 30.0
 # A recovery that has to wait for its place asks again after at most this: others may bring good news.
 _ASK_AGAIN = 4.0
 

@@ -7,6 +7,10 @@ Strategy: jitter only moves load in time; what ends a storm is a budget. Three o
 - per origin a limit on recoveries under way, a share of the active streams (Envoy's retry budget);
 - per origin and model a breaker: open, then half-open with one probe at a time.
 
+Beside these, what is known to be of no use for a while is *parked*: a key without quota, a key that was not
+accepted, a model that throttles. Parking forbids nothing: a parked route is asked after those that are not
+(`in_order`), so that who has only one route is never refused by a memory. Success ends it.
+
 First attempts ask the breaker alone (`admit`), every further attempt asks all three (`recover`). An attempt
 that goes out is a `Stream` until it ends. What was learned about a route (`learn`) is kept beside. Tokens and
 times are integers inside, so that nothing drifts; every table has a limit. What to do about a refusal, and
@@ -20,13 +24,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol, TypeVar
 
 from ..errors import UsageError
-from ..route import Route
+from ..route import Route, Scope
 from .faults import one_line
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "Learned",
     "OriginState",
     "Origins",
+    "Parked",
     "Permit",
     "StormRules",
     "Stream",
@@ -45,6 +50,7 @@ __all__ = [
 # provider's fault; or it says nothing about the provider's health: a cancel, a 4xx, throttled, quota.
 StreamOutcome = Literal["output", "nothing", "neutral"]
 _TICKS = 1_000_000  # to a second
+_PARKABLE: tuple[Scope, ...] = ("route", "credential", "model", "endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +113,14 @@ class Denied:
 
     Attributes:
         budget: whose word this is: "breaker" (the model at this origin is down), "origin" (too many attempts
-            there brought nothing), "busy" (too many recoveries are under way).
+            there brought nothing), "busy" (too many recoveries are under way), "queue" (no turn came up).
         reason: one line for people, without credentials.
         retry_in: seconds after which asking again makes sense. breaker: until it is half-open, or, while a
             probe is under way, one more open time or until the probe expires. origin: until time alone has
             refilled the bucket. busy: a fixed wait. None: waiting does not help.
     """
 
-    budget: Literal["origin", "breaker", "busy"]
+    budget: Literal["origin", "breaker", "busy", "queue"]
     reason: str
     retry_in: float | None
 
@@ -139,6 +145,15 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """A part of an endpoint that is of no use for a while. `what` is the scope and, for a model, its name."""
+
+    what: str
+    reason: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class OriginState:
     """An endpoint, for people.
 
@@ -147,7 +162,7 @@ class OriginState:
         active: streams that began and have not ended.
         recovering: recoveries under way.
         may_recover: how many may be.
-        breakers, learned: the ones used most recently last.
+        breakers, learned, parked: the ones used most recently last.
     """
 
     origin: str
@@ -157,6 +172,7 @@ class OriginState:
     may_recover: int
     breakers: tuple[BreakerState, ...]
     learned: tuple[Learned, ...]
+    parked: tuple[Parked, ...] = ()
 
 
 class _Bucket:
@@ -339,7 +355,7 @@ class _Breaker:
 class _Origin:
     """One endpoint: its bucket, its streams, and a breaker for each model."""
 
-    __slots__ = ("_rules", "active", "breakers", "bucket", "facts", "name", "recovering")
+    __slots__ = ("_rules", "active", "breakers", "bucket", "facts", "name", "parked", "recovering")
 
     def __init__(self, rules: StormRules, name: str, now: int) -> None:
         self._rules = rules
@@ -349,6 +365,7 @@ class _Origin:
         self.recovering = 0
         self.breakers: OrderedDict[str, _Breaker] = OrderedDict()
         self.facts: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self.parked: OrderedDict[tuple[str, ...], tuple[int, str]] = OrderedDict()  # part -> until, why
 
     @property
     def idle(self) -> bool:
@@ -382,6 +399,19 @@ class _Origin:
         if len(self.facts) > self._rules.facts:
             self.facts.popitem(last=False)
 
+    def park(self, part: tuple[str, ...], until: int, reason: str) -> None:
+        self.parked[part] = until, reason
+        self.parked.move_to_end(part)
+        if len(self.parked) > self._rules.facts:
+            self.parked.popitem(last=False)
+
+    def why_parked(self, route: Route, now: int) -> Parked | None:
+        for scope in _PARKABLE if self.parked else ():
+            until, reason = self.parked.get(route.part(scope), (0, ""))
+            if until > now:
+                return Parked(scope, reason, (until - now) / _TICKS)
+        return None
+
     def state(self, now: int) -> OriginState:
         self.bucket.refill(now)
         return OriginState(
@@ -392,6 +422,11 @@ class _Origin:
             may_recover=self.may_recover,
             breakers=tuple(breaker.state(model, now) for model, breaker in self.breakers.items()),
             learned=tuple(Learned(model, what, why) for (_, model, what), why in self.facts.items()),
+            parked=tuple(
+                Parked(" ".join((part[0], *part[3:4])), why, (until - now) / _TICKS)
+                for part, (until, why) in self.parked.items()
+                if until > now
+            ),
         )
 
 
@@ -527,6 +562,31 @@ class Origins:
         with self._lock:
             origin = self._origins.get(route.origin)
             return origin.facts.get((route.target, route.model, what), "") if origin else ""
+
+    def park(self, route: Route, scope: Scope, seconds: float, reason: str) -> None:
+        """This part of a route is of no use for so long. `reason` as in `learn`."""
+        reason = one_line(route.without_credentials(reason)) or scope
+        with self._lock:
+            now = self._tick()
+            self._origin(route, now).park(route.part(scope), now + _ticks(seconds), reason)
+
+    def unpark(self, route: Route) -> None:
+        """The route answered."""
+        with self._lock:
+            origin = self._origins.get(route.origin)
+            if origin is not None and origin.parked:
+                for scope in _PARKABLE:
+                    origin.parked.pop(route.part(scope), None)
+
+    def parked(self, route: Route) -> Parked | None:
+        """Why this route is asked after others, None if it is not."""
+        with self._lock:
+            origin = self._origins.get(route.origin)
+            return origin.why_parked(route, self._tick()) if origin else None
+
+    def in_order(self, routes: Iterable[Route]) -> tuple[Route, ...]:
+        """The same routes, those that are parked last."""
+        return tuple(sorted(routes, key=lambda route: self.parked(route) is not None))
 
     def state(self) -> tuple[OriginState, ...]:
         """Every endpoint as it stands now, the one used most recently last."""

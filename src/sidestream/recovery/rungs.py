@@ -10,6 +10,7 @@ prefilled turn, or by a user turn with an anchor. They differ in what they need,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,7 @@ class Situation:
         recoveries: recoveries taken so far.
         routes_left: configured routes not asked yet.
         remaining: seconds until the deadline.
+        share: seconds of it that this route may still use.
         random: one draw from [0, 1) for jitter.
         cursor: why the provider cannot send the rest of the same response; "" if it can.
         unstreamed: it can only be asked for the whole of it, once it is done.
@@ -64,6 +66,7 @@ class Situation:
     there: Ways = Ways()
     spent: str = ""
     at_once: bool = False
+    share: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,8 @@ def _same_route(s: Situation, rung: str, how: str) -> Step | No:
     asked = s.fault.retry_after or 0.0
     if asked > s.policy.longest_wait or delay >= s.remaining:
         return No(f"it would take {max(asked, delay):.0f} s of waiting")
+    if delay >= s.share:
+        return No("its share of the time is used up")
     if s.routes_left and asked > s.policy.patience:
         return No("another route is nearer than the wait asked for")
     return Step(rung, delay, how)

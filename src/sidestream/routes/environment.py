@@ -2,8 +2,8 @@
 
 Strategy: an argument beats `SIDESTREAM_*`, which beats `OPENAI_*`. A key from the environment belongs to the
 endpoint the environment names (or to the provider's own host): it is never sent to an endpoint that came
-from somewhere else. The wire is a matter of the host until told otherwise: Responses at OpenAI, Messages at
-Anthropic, Chat everywhere else, or what the end of the URL says. `SIDESTREAM_FALLBACK_*` is a second route.
+from somewhere else. The wire is what the end of the URL says, or what the provider is known to speak there
+(`providers.speaks`). `SIDESTREAM_FALLBACK_*` is a second route.
 
 The table `VARIABLES` is what the documentation lists; a test compares the two.
 """
@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, NoRoute
-from ..route import Route, Secret, Wire
+from ..route import Route, Secret
+from .providers import speaks
 
 __all__ = ["ANTHROPIC", "OPENAI", "VARIABLES", "routes_from_environment"]
 
@@ -25,6 +26,7 @@ OPENAI = "https://api.openai.com/v1"
 ANTHROPIC = "https://api.anthropic.com/v1"
 
 VARIABLES: dict[str, str] = {
+    "SIDESTREAM_CONFIG": "configuration file to read instead of your own and the project's; empty: none",
     "SIDESTREAM_BASE_URL": "endpoint, for example http://127.0.0.1:8080/v1",
     "SIDESTREAM_API_KEY": "credential for that endpoint",
     "SIDESTREAM_API_KEY_FILE": "file that holds the credential",
@@ -44,12 +46,6 @@ VARIABLES: dict[str, str] = {
 }
 
 _LONGEST_KEY = 16 * 1024
-_ENDS: tuple[tuple[str, Wire], ...] = (
-    ("/responses", "responses"),
-    ("/chat/completions", "chat"),
-    ("/messages", "messages"),
-)
-_HOSTS: dict[str, Wire] = {"api.openai.com": "responses", "api.anthropic.com": "messages"}
 
 
 def routes_from_environment(
@@ -115,16 +111,18 @@ def _fallback(env: Mapping[str, str], insecure: bool) -> tuple[Route, ...]:
 def _route(
     base_url: str, key: str | None, model: str, wire: str | None, continuation: str | None, insecure: bool
 ) -> Route:
-    endpoint, said = base_url, None
-    for end, name in _ENDS:
-        if base_url.rstrip("/").endswith(end):
-            endpoint, said = base_url.rstrip("/").removesuffix(end), name
-    chosen: Any = wire or said or _HOSTS.get(_host(endpoint), "chat")
-    if endpoint.rstrip("/") == ANTHROPIC.removesuffix("/v1"):  # as Anthropic's own SDK wants it
-        endpoint = ANTHROPIC
-    form: Any = continuation  # Route checks both words
+    found = speaks(base_url, model, wire)
+    form: Any = continuation  # Route checks the word
     secret = Secret(key) if key else None
-    return Route(endpoint, model, chosen, secret, insecure=insecure, continuation=form)
+    return Route(
+        found.base_url,
+        model,
+        found.wire,
+        secret,
+        insecure=insecure,
+        continuation=form,
+        guessed=not found.sure,
+    )
 
 
 def _key(env: Mapping[str, str], name: str) -> str | None:
@@ -142,13 +140,6 @@ def _key(env: Mapping[str, str], name: str) -> str | None:
     if not text:
         raise ConfigError(f"the key file {path} is empty", hint=f"check {name}_FILE")
     return text
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -95,13 +95,18 @@ def wrap(
     if sdk is not None:
         first = sdk.__name__ == "openai" and int(str(sdk.__version__).partition(".")[0]) >= 3
         settings = replace(settings, translate=_translation(sdk), translate_first=first)
+    _put_under(inside, settings)
+    return client
+
+
+def _put_under(inside: Any, settings: Settings) -> None:
+    """Our transports in place of those of an httpx or httpx2 client."""
     http = http_of(inside)
     is_async = http is not None and isinstance(inside, http.AsyncClient)
     inside._transport = _over(inside._transport, settings, is_async=is_async)
     for pattern, transport in list(inside._mounts.items()):
         if transport is not None:
             inside._mounts[pattern] = _over(transport, settings, is_async=is_async)
-    return client
 
 
 def last_call(source: object) -> Reply | None:

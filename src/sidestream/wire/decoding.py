@@ -1,4 +1,8 @@
-"""What the decoders of all wires share: when nothing counts any more. Pure."""
+"""What the decoders of all wires share: when nothing counts any more. Pure.
+
+Strategy: a wire's decoder says what one frame means; this base feeds it the frames of a chunk, in order,
+until one says that the answer is over or one is nonsense. What a frame means stands with its wire.
+"""
 
 from __future__ import annotations
 

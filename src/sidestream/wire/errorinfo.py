@@ -7,6 +7,7 @@ OpenRouter's numeric code. Not here: what an error means (recovery/faults.py).
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import Any
 
 from ._json import integer, mapping, string
@@ -15,6 +16,7 @@ from .events import ErrorInfo
 __all__ = ["read_error"]
 
 _LONGEST = 2000
+_FAR = 1 << 33  # Unix time of a year that no limit lasts until
 
 
 def read_error(value: object, headers: dict[str, str] | None = None) -> ErrorInfo | None:
@@ -55,6 +57,8 @@ def _flat(error: dict[str, Any], around: dict[str, Any], headers: dict[str, str]
     found = {**(headers or {}), **_strings(around.get("headers")), **_strings(error.get("headers"))}
     if (seconds := integer(error.get("resets_in_seconds"))) is not None:
         found.setdefault("retry-after", str(seconds))
+    elif 0 < (integer(error.get("resets_at")) or 0) < _FAR:
+        found.setdefault("retry-after", formatdate(integer(error.get("resets_at")), usegmt=True))
     if request_id := string(around.get("request_id")):
         found.setdefault("request-id", request_id[:200])
     return ErrorInfo(

@@ -24,6 +24,7 @@ __all__ = [
     "block_role",
     "check_input",
     "from_input",
+    "has_images",
     "is_block",
     "size",
     "system_text",
@@ -83,6 +84,21 @@ def check_input(messages: tuple[Any, ...]) -> None:
                 raise ValueError(f"message {position} has the unknown role {entry['role']!r}")
         elif not isinstance(entry.get("type"), str):
             raise ValueError(f"message {position} has neither a role nor an item type")
+
+
+def has_images(request: Request) -> bool:
+    """Whether a model has to read an image, in whichever form of the field it is written."""
+    return any(_shows(part) for entry in request.messages for part in (entry, *map(mapping, _inside(entry))))
+
+
+def _inside(entry: dict[str, Any]) -> list[Any]:
+    """The parts of an entry, those of a tool's result included."""
+    parts = [*sequence(entry.get("content")), *sequence(entry.get("output"))]
+    return [*parts, *(inner for part in parts for inner in sequence(mapping(part).get("content")))]
+
+
+def _shows(part: dict[str, Any]) -> bool:
+    return part.get("type") in ("image", "image_url", "input_image")
 
 
 def size(request: Request) -> int:

@@ -36,7 +36,7 @@ from .events import (
     TextDone,
     UsageReport,
 )
-from .prompt import Request, any_choice, any_tool, system_text, to_items
+from .prompt import Request, any_choice, any_tool, plain_text, system_text, to_items
 from .sse import ServerSentEvent
 from .usage import read_usage
 
@@ -457,9 +457,10 @@ def encode(request: Request, model: str) -> dict[str, Any]:
     """The JSON body of a streamed request."""
     background = request.params.get("background") is True  # and kept, or nobody could come back for it
     body: dict[str, Any] = {"model": model, "stream": True, "store": background}
-    if said := system_text(request):
+    said, messages = _instructions(request)
+    if said:
         body["instructions"] = said
-    body["input"] = to_items(request.messages)
+    body["input"] = to_items(messages)
     if request.tools:
         body["tools"] = [_tool(any_tool(tool)) for tool in request.tools]
     for name, value in request.params.items():
@@ -472,9 +473,24 @@ def encode(request: Request, model: str) -> dict[str, Any]:
             body["max_output_tokens"] = value
         elif name == "reasoning_effort":
             body["reasoning"] = {**mapping(body.get("reasoning")), "effort": value}
-        elif name not in ("n", "stop", "stop_sequences", "seed", "system"):
+        elif name not in ("n", "stop", "stop_sequences", "seed", "system", "instructions"):
             body[name] = value
     return body
+
+
+def _instructions(request: Request) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """The field of that name, and the other messages.
+
+    A route whose own fields have `instructions` needs some, and takes what the system says there and nowhere
+    else ("System messages are not allowed"); its own words stand in where nobody else says any.
+    """
+    said, own = system_text(request), string(request.params.get("instructions"))
+    if not own:
+        return said, request.messages
+    system = [entry for entry in request.messages if entry.get("role") in ("system", "developer")]
+    others = tuple(entry for entry in request.messages if entry not in system)
+    words = "\n\n".join(filter(None, (said, *(plain_text(entry.get("content")) for entry in system))))
+    return words or own, others or ({"role": "user", "content": ""},)
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

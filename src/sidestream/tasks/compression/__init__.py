@@ -6,89 +6,63 @@ extractive digest: quotes and identifiers, nothing invented. With one it is a st
 of network, authentication, rate or quota leaves every message untouched and says so; a model that answered
 but could not help (context too long, refused, empty) leads to the digest.
 
-This file holds the two thin drivers; the decisions are in `prepare`, `plan` and `select`, all pure, and
-each transcript format is one file under `formats`.
+This file holds the two thin drivers of one compression; the decisions are in `prepare`, `plan` and `select`,
+all pure, and each transcript format is one file under `formats`. A session that compresses again and again
+has a `Compactor`, which knows when, remembers what failed and lets nothing late take effect.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-from ...errors import (
-    AuthFailed,
-    BadRequest,
-    BudgetExhausted,
-    ContextTooLong,
-    DeadlineExceeded,
-    NoRoute,
-    QuotaExceeded,
-    RateLimited,
-    Refused,
-    ServerError,
-    StreamDropped,
-    UsageError,
-)
-from ...recovery.faults import FaultKind
 from .budget import Budget
-from .conversation import Conversation, Message
-from .formats import from_objects, read
-from .plan import Compaction, Plan, SummaryRejected
+from .compaction import Compaction
+from .compactor import CompactionBusy, Compactor, StaleCompaction
+from .conversation import Conversation, Message, estimate_tokens
+from .failures import FAILURES, KEEP, QUOTE, without_summary
+from .formats import load
+from .plan import Plan, SummaryRejected
+from .policy import CompressionPolicy, History, Override, Shape, Verdict
 from .prepare import prepare
-from .redact import redact
+from .prune import Pruned, prune
+from .repair import Repaired, repair
+from .tokens import counter_for
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable
+    from typing import Literal
 
-    Transcript: TypeAlias = bytes | Conversation | Sequence[Mapping[str, Any]]
+    from .formats import Transcript
 
 __all__ = [
+    "KEEP",
+    "QUOTE",
     "Budget",
     "Compaction",
+    "CompactionBusy",
+    "Compactor",
+    "CompressionPolicy",
     "Conversation",
+    "History",
     "Message",
+    "Override",
     "Plan",
+    "Pruned",
+    "Repaired",
+    "Shape",
+    "StaleCompaction",
     "SummaryRejected",
+    "Verdict",
     "acompress",
     "compress",
+    "counter_for",
     "load",
     "prepare",
+    "prune",
+    "repair",
 ]
 
-# Nothing came back: what the messages say is not the problem, so they stay for the next try.
-KEEP: dict[type[Exception], str] = {
-    StreamDropped: "the connection to the model broke",
-    RateLimited: "the model's provider is throttling",
-    QuotaExceeded: "the provider's quota is used up",
-    AuthFailed: "the provider did not accept the credential",
-    ServerError: "the provider failed",
-    DeadlineExceeded: "the model did not answer in time",
-    BudgetExhausted: "a limit on recoveries forbade another attempt",
-    NoRoute: "no model could be reached",
-}
-# The model was reached and this conversation cannot be summarised by it: quoting still can.
-QUOTE: dict[type[Exception], str] = {
-    ContextTooLong: "The conversation is too long for the model.",
-    BadRequest: "The provider rejected the summary request.",
-    Refused: "The model declined to summarise.",
-    SummaryRejected: "The model's summary was empty.",
-}
-_FAILURES = (*KEEP, *QUOTE)
-
-
-def load(transcript: Transcript) -> Conversation:
-    """A conversation from a file's bytes, message dicts or items, in whichever format they are.
-
-    Raises:
-        UsageError: not a known format, damaged, too large; the message names the line.
-    """
-    if isinstance(transcript, Conversation):
-        return transcript
-    if isinstance(transcript, bytes | bytearray | memoryview):
-        return read(bytes(transcript))
-    if isinstance(transcript, list | tuple):
-        return from_objects(transcript)
-    hint = "Pass message dicts, Responses items, or a transcript file's bytes."
-    raise UsageError(f"cannot compress a {type(transcript).__name__}", hint=hint)
+_FITTINGS = 3  # times a digest is made shorter when the target model counts more tokens than expected
 
 
 def compress(
@@ -96,25 +70,34 @@ def compress(
     *,
     budget: Budget | int,
     complete: Callable[[list[dict[str, str]]], str] | None = None,
+    focus: str = "",
+    count: Callable[[str], int] = estimate_tokens,
+    alternate: bool = False,
+    fallback: Literal["digest", "keep"] = "digest",
 ) -> Compaction:
     """Compress a conversation to a budget.
 
     Args:
         transcript: message dicts, Responses items, a transcript file's bytes, or a `Conversation`.
-        budget: the target for the whole result; an integer means estimated tokens.
+        budget: the target for the whole result; an integer means tokens.
         complete: takes chat messages, returns the model's text; without it the digest is extractive.
+        focus: a topic that the summary gives most of its room to.
+        count: counts tokens as the target model does, see `counter_for`.
+        alternate: merge neighbours of one role in chat formats, for servers that insist on it.
+        fallback: what a model's own failure leads to: the "digest", or to "keep" every message.
 
     Raises:
         UsageError: the transcript or the budget makes no sense.
         Cancelled: passed through from `complete`; nothing is changed.
     """
-    plan = prepare(load(transcript), Budget.of(budget))
+    conversation, target = load(transcript), Budget.of(budget)
+    plan = prepare(conversation, target, count=count, alternate=alternate)
     if complete is None or not plan.needed:
-        return plan.digest()
+        return _fitted(plan, target)
     try:
-        return plan.accept(complete(plan.prompt()))
-    except _FAILURES as error:
-        return _without(plan, error)
+        return plan.accept(complete(plan.prompt(focus)))
+    except FAILURES as error:
+        return without_summary(plan, error, fallback)
 
 
 async def acompress(
@@ -122,23 +105,32 @@ async def acompress(
     *,
     budget: Budget | int,
     complete: Callable[[list[dict[str, str]]], Awaitable[str]] | None = None,
+    focus: str = "",
+    count: Callable[[str], int] = estimate_tokens,
+    alternate: bool = False,
+    fallback: Literal["digest", "keep"] = "digest",
 ) -> Compaction:
     """`compress` for an asynchronous `complete`."""
-    plan = prepare(load(transcript), Budget.of(budget))
+    conversation, target = load(transcript), Budget.of(budget)
+    plan = prepare(conversation, target, count=count, alternate=alternate)
     if complete is None or not plan.needed:
-        return plan.digest()
+        return _fitted(plan, target)
     try:
-        return plan.accept(await complete(plan.prompt()))
-    except _FAILURES as error:
-        return _without(plan, error)
+        return plan.accept(await complete(plan.prompt(focus)))
+    except FAILURES as error:
+        return without_summary(plan, error, fallback)
 
 
-def _without(plan: Plan, error: Exception) -> Compaction:
-    """What to do when the model could not be had: keep everything, or quote."""
-    if isinstance(error, StreamDropped) and error.fault.kind is FaultKind.EMPTY:
-        return plan.digest(QUOTE[SummaryRejected])
-    for kind, reason in KEEP.items():
-        if isinstance(error, kind):
-            return plan.keep(f"{reason} ({type(error).__name__}: {redact(str(error))})")
-    kind = next(kind for kind in QUOTE if isinstance(error, kind))
-    return plan.digest(QUOTE[kind])
+def _fitted(plan: Plan, budget: Budget) -> Compaction:
+    """The digest, within the budget by the target model's count too: identifiers cost more than prose."""
+    done = plan.digest()
+    for _ in range(_FITTINGS):
+        if budget.tokens is None or not done.changed or done.tokens_after <= budget.tokens:
+            break
+        chars = max(1, done.budget_chars * budget.tokens // done.tokens_after)
+        tighter = prepare(plan.source, Budget(chars=chars), count=plan.count, alternate=plan.alternate)
+        again = tighter.digest()
+        if not again.changed or again.tokens_after >= done.tokens_after:
+            break
+        done = again
+    return done

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
+from .conversation import estimate_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .conversation import Conversation
 
 __all__ = ["Budget"]
@@ -55,11 +58,11 @@ class Budget:
             return cls(tokens=value)
         raise UsageError(f"budget must be a number of tokens or a Budget, got {value!r}", hint=_HINT)
 
-    def characters(self, conversation: Conversation) -> int:
-        """The budget in characters of this conversation."""
+    def characters(self, conversation: Conversation, count: Callable[[str], int] = estimate_tokens) -> int:
+        """The budget in characters of this conversation, its tokens counted by `count`."""
         if self.chars is not None:
             return self.chars
         if self.ratio is not None:
             return int(self.ratio * conversation.chars)
         tokens = self.tokens or 0
-        return tokens * conversation.chars // max(1, conversation.tokens)
+        return tokens * conversation.chars // max(1, conversation.count(count))

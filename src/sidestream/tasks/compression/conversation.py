@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .formats.base import Format
 
@@ -93,7 +93,11 @@ class Conversation:
     @property
     def tokens(self) -> int:
         """Estimated tokens, see `estimate_tokens`."""
-        return sum(estimate_tokens(part.text) for message in self.messages for part in message.parts)
+        return self.count(estimate_tokens)
+
+    def count(self, counter: Callable[[str], int]) -> int:
+        """Tokens by a counter, such as `tokens.counter_for` gives."""
+        return sum(counter(part.text) for message in self.messages for part in message.parts if part.text)
 
     @property
     def text(self) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .conversation import Message
 
-__all__ = ["Group", "group"]
+__all__ = ["Group", "group", "unpaired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,33 @@ def _join_neighbours(messages: Sequence[Message], spoken: Sequence[int], sets: _
 
 def _join_calls(messages: Sequence[Message], spoken: Sequence[int], sets: _Sets) -> tuple[set[int], set[int]]:
     """Join results to the newest call of their id; return (results without call, calls without result)."""
+    results, calls = _pair(messages, spoken, sets.join)
+    return {index for index, _ in results}, {index for index, _ in calls}
+
+
+def unpaired(messages: Sequence[Message]) -> tuple[set[tuple[int, str]], set[tuple[int, str]]]:
+    """Results without a call before them, and calls without a result behind them, as (index, id)."""
+    spoken = [index for index, message in enumerate(messages) if message.role != "note"]
+    return _pair(messages, spoken, lambda _call, _result: None)
+
+
+def _pair(
+    messages: Sequence[Message], spoken: Sequence[int], found: Callable[[int, int], None]
+) -> tuple[set[tuple[int, str]], set[tuple[int, str]]]:
     calls: dict[str, int] = {}
-    orphans: set[int] = set()
     unanswered: dict[str, int] = {}
-    waiting: set[int] = set()
+    orphans: set[tuple[int, str]] = set()
+    waiting: set[tuple[int, str]] = set()
     for index in spoken:
         for part in messages[index].parts:
             if part.kind == "call" and part.id:
                 if part.id in unanswered:
-                    waiting.add(unanswered[part.id])
+                    waiting.add((unanswered[part.id], part.id))
                 calls[part.id] = unanswered[part.id] = index
             elif part.kind == "result" and part.id:
                 unanswered.pop(part.id, None)
                 if part.id in calls:
-                    sets.join(calls[part.id], index)
+                    found(calls[part.id], index)
                 else:
-                    orphans.add(index)
-    return orphans, waiting | set(unanswered.values())
+                    orphans.add((index, part.id))
+    return orphans, waiting | {(index, id_) for id_, index in unanswered.items()}

@@ -6,7 +6,7 @@ least.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ....errors import UsageError
 from ..conversation import Conversation, Frame
@@ -19,7 +19,9 @@ from .responses import RESPONSES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FORMATS", "MAX_FILE", "MAX_LINE", "Format", "detect", "from_objects", "read"]
+    Transcript: TypeAlias = bytes | Conversation | Sequence[Mapping[str, Any]]
+
+__all__ = ["FORMATS", "MAX_FILE", "MAX_LINE", "Format", "detect", "from_objects", "load", "read"]
 
 FORMATS: tuple[Format, ...] = (CODEX_ROLLOUT, CLAUDE_CODE, RESPONSES, CHAT)
 
@@ -33,6 +35,22 @@ def detect(objects: Sequence[Mapping[str, Any]]) -> Format:
             return each
     keys = ", ".join(sorted(map(str, objects[0]))[:6]) or "none"
     raise UsageError(f"no known transcript format; the first object has the keys: {keys}", hint=object_hint())
+
+
+def load(transcript: Transcript) -> Conversation:
+    """A conversation from a file's bytes, message dicts or items, in whichever format they are.
+
+    Raises:
+        UsageError: not a known format, damaged, too large; the message names the line.
+    """
+    if isinstance(transcript, Conversation):
+        return transcript
+    if isinstance(transcript, bytes | bytearray | memoryview):
+        return read(bytes(transcript))
+    if isinstance(transcript, list | tuple):
+        return from_objects(transcript)
+    hint = "Pass message dicts, Responses items, or a transcript file's bytes."
+    raise UsageError(f"cannot compress a {type(transcript).__name__}", hint=hint)
 
 
 def read(data: bytes) -> Conversation:

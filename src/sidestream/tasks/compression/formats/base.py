@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ..conversation import Message
+    from .edits import Edit
 
 __all__ = ["MAX_FILE", "MAX_LINE", "Format", "dump", "object_hint", "open_frame"]
 
@@ -63,6 +64,18 @@ class Format(Protocol):
     def settle(self, messages: Sequence[Message], digest: Message | None) -> list[Message]:
         """Repair links between messages after some of them went."""
 
+    def inner(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The wire object within an object of this format."""
+
+    def edited(self, message: Message, edit: Edit) -> Message | None:
+        """The message with its wire object changed: itself when nothing did, None when nothing is left."""
+
+    def alternate(self, messages: Sequence[Message]) -> list[Message]:
+        """Neighbours of one role merged, where the format wants roles to alternate."""
+
+    def separate(self, messages: Sequence[Message]) -> list[Message]:
+        """The opposite for digests: one that was merged into a message stands by itself again."""
+
     def read(self, data: bytes) -> Conversation: ...
 
     def write(self, conversation: Conversation) -> bytes: ...
@@ -86,6 +99,27 @@ class Framed:
         raise NotImplementedError
 
     def settle(self, messages: Sequence[Message], digest: Message | None) -> list[Message]:  # noqa: ARG002
+        return list(messages)
+
+    def inner(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        return raw
+
+    def with_inner(self, raw: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
+        return inner
+
+    def edited(self, message: Message, edit: Edit) -> Message | None:
+        inner = self.inner(message.raw)
+        changed = edit(inner)
+        if changed is None or changed is inner:
+            return None if changed is None else message
+        raw = self.with_inner(message.raw, changed)
+        read = self.messages([dict(raw)], [None])[0]
+        return rewritten(message, raw, role=read.role, parts=read.parts, pinned=read.pinned)
+
+    def alternate(self, messages: Sequence[Message]) -> list[Message]:
+        return list(messages)
+
+    def separate(self, messages: Sequence[Message]) -> list[Message]:
         return list(messages)
 
     def read(self, data: bytes) -> Conversation:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....errors import UsageError
 from ..conversation import Message, Part
-from ..digest_text import is_digest
+from ..digest_text import is_digest, part_digest
 from .base import Framed, object_hint, rewritten
 from .blocks import call_part, content_parts, replace_results, text_of
 
@@ -54,6 +54,36 @@ class _Chat(Framed):
         new = replace_results(content, results) if blocks else results[0]
         return rewritten(message, {**message.raw, "content": new}, parts=shortened(message.parts, results))
 
+    def alternate(self, messages: Sequence[Message]) -> list[Message]:
+        merged: list[Message] = []
+        for message in messages:
+            if merged and _mergeable(merged[-1], message):
+                merged[-1] = self._merged(merged[-1], message)
+            else:
+                merged.append(message)
+        return merged
+
+    def separate(self, messages: Sequence[Message]) -> list[Message]:
+        return [each for message in messages for each in self._parted(message)]
+
+    def _merged(self, first: Message, second: Message) -> Message:
+        # A user's own text is never searched for a digest, so one that joins it is a block of its own.
+        blocks = first.role == "user" and (first.digest or second.digest)
+        content = _joined(first.raw.get("content"), second.raw.get("content"), blocks=blocks)
+        raw = {**first.raw, **second.raw, "content": content}
+        return rewritten(first, raw, **_read(self.messages([raw], [None])[0]))
+
+    def _parted(self, message: Message) -> list[Message]:
+        if message.digest or message.role not in ("user", "assistant", "tool"):
+            return [message]
+        text, content = _digest_within(message.raw.get("content"))
+        if not text or (message.role != "assistant" and isinstance(message.raw["content"], str)):
+            return [message]
+        raw = {**message.raw, "content": content}
+        role = str(raw["role"])
+        rest = rewritten(message, raw, **_read(self.messages([raw], [None])[0]))
+        return [self.digest(text, role, (), ()), rest]
+
 
 CHAT = _Chat()
 
@@ -82,8 +112,49 @@ def _message(raw: Mapping[str, Any], source: str | None, number: int) -> Message
     kinds = {part.kind for part in parts}
     if role == "user" and "result" in kinds:
         return Message("tool", parts, raw, source, pinned="text" in kinds)
-    text = text_of(content)
-    return Message(role, parts, raw, source, digest=role != "system" and is_digest(text))
+    ours = role != "system" and len(parts) == 1 and kinds == {"text"} and is_digest(parts[0].text)
+    return Message(role, parts, raw, source, digest=ours)
+
+
+def _read(message: Message) -> dict[str, Any]:
+    """What a changed object means, for the message that holds it."""
+    return {each: getattr(message, each) for each in ("role", "parts", "pinned", "digest")}
+
+
+def _mergeable(first: Message, second: Message) -> bool:
+    """Two neighbours of one speaker, the first of whom calls nothing."""
+    role = first.raw.get("role")
+    same = role == second.raw.get("role") and role in ("user", "assistant")
+    return (
+        same
+        and first.raw.get("name") == second.raw.get("name")
+        and not any(part.kind == "call" for part in first.parts)
+    )
+
+
+def _joined(first: Any, second: Any, *, blocks: bool) -> Any:
+    if isinstance(first, str | None) and isinstance(second, str | None) and not blocks:
+        return "\n\n".join(text for text in (first, second) if text)
+    both = [*_blocks(first), *_blocks(second)]
+    thinking = [block for block in both if isinstance(block, dict) and "thinking" in str(block.get("type"))]
+    return [*thinking, *(block for block in both if block not in thinking)]
+
+
+def _blocks(content: Any) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []
+
+
+def _digest_within(content: Any) -> tuple[str, Any]:
+    """The digest that was merged into a message's content, and the content without it."""
+    if isinstance(content, str):
+        text, rest = part_digest(content)
+        return text, rest or None
+    for at, block in enumerate(content if isinstance(content, list) else ()):
+        if isinstance(block, dict) and isinstance(block.get("text"), str) and is_digest(block["text"]):
+            return block["text"], [*content[:at], *content[at + 1 :]]
+    return "", content
 
 
 def _reasoning(raw: Mapping[str, Any]) -> tuple[Part, ...]:

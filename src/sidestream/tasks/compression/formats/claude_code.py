@@ -43,6 +43,15 @@ class _ClaudeCode(Framed):
             for at, (raw, source) in enumerate(zip(objects, sources, strict=True))
         ]
 
+    def inner(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        inner = raw.get("message")
+        return inner if isinstance(inner, dict) else {}
+
+    def with_inner(self, raw: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:
+        changed = {**raw, "message": inner}
+        changed.pop("toolUseResult", None)  # the screen's copy of the same result
+        return changed
+
     def digest(self, text: str, role: str, before: Sequence[Message], after: Sequence[Message]) -> Message:  # noqa: ARG002
         beside = next((each.raw for each in (*reversed(before), *after) if "uuid" in each.raw), {})
         parent = next((each.raw["uuid"] for each in reversed(before) if _on_chain(each)), None)
@@ -59,8 +68,7 @@ class _ClaudeCode(Framed):
 
     def shorten(self, message: Message, results: Sequence[str]) -> Message:
         inner = message.raw["message"]
-        raw = {**message.raw, "message": {**inner, "content": replace_results(inner["content"], results)}}
-        raw.pop("toolUseResult", None)  # the screen's copy of the same long result
+        raw = self.with_inner(message.raw, {**inner, "content": replace_results(inner["content"], results)})
         return rewritten(message, raw, parts=shortened(message.parts, results))
 
     def settle(self, messages: Sequence[Message], digest: Message | None) -> list[Message]:

@@ -48,6 +48,12 @@ class _CodexRollout(Framed):
             for at, each in enumerate(found)
         ]
 
+    def inner(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        return raw["payload"] if raw.get("type") == "response_item" else {}
+
+    def with_inner(self, raw: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**raw, "payload": inner}
+
     def digest(self, text: str, role: str, before: Sequence[Message], after: Sequence[Message]) -> Message:
         beside = next((each.raw for each in (*reversed(before), *after)), {})
         raw = {

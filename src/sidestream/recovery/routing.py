@@ -1,0 +1,268 @@
+"""The routes of one call: which is asked, which are still open, and what each is sent. Pure.
+
+Strategy: routes stand in the order they are asked; what is parked stands last. A fault has a scope, and
+routes that share what failed are passed over: another key does not help an overloaded model, another model
+does not help a key without quota. While further routes are open, silence on one may only use its share of
+what is left of the call, so that the last always has its turn. Each route is asked in its own words: its own
+fields beside the caller's, without those it rejects, whether the provider table, an earlier call or this one
+found that out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+from ..route import Route, Scope, Wire
+from ..wire.prompt import Request
+from .clocks import Clocks, Timeouts
+from .continuing import OUTPUT_LIMITS
+from .exchange import WIRES
+from .faults import Fault, FaultKind
+from .origins import Origins
+
+__all__ = ["Routing"]
+
+# A provider that says how many tokens the account still pays for gets a limit a little below, if that is
+# worth an answer.
+_CAN_AFFORD = re.compile(r"can only afford (\d{1,9})\b")
+_SPARED, _LEAST_AFFORDED = 64, 512
+# How long a part of a route is parked when the provider does not say, and at most.
+_PARKED_FOR: dict[FaultKind, float] = {
+    FaultKind.AUTH: 600.0,
+    FaultKind.QUOTA: 600.0,
+    FaultKind.THROTTLED: 30.0,
+}
+_LONGEST_PARK = 3600.0
+# What an endpoint answers at a path that is not there, unless it speaks of a model.
+_NOTHING_THERE = (404, 405)
+_MODEL_CODES = frozenset(
+    {"model_not_found", "model_not_supported", "unsupported_model", "deployment_not_found"}
+)
+_WIRES_BY_USE: tuple[Wire, ...] = ("chat", "messages", "responses")
+
+
+class Routing:
+    """Where a call stands among its routes.
+
+    Attributes:
+        routes: in the order they are asked; a renewed key replaces its route.
+        at: the number of the route that is asked.
+    """
+
+    def __init__(
+        self,
+        routes: tuple[Route, ...],
+        request: Request,
+        origins: Origins,
+        now: float,
+        deadline: float,
+        *,
+        verbatim: bool = False,
+    ) -> None:
+        self.routes = [_rewired(route, origins) for route in origins.in_order(routes)]
+        self.at = 0
+        self._origins = origins
+        self._deadline = deadline
+        self._failed: list[tuple[str, ...]] = []
+        self._dropped: set[tuple[int, str]] = set()
+        self._caps: dict[int, int] = {}
+        self._wires: dict[int, list[Wire]] = {}  # route -> wires that are not there
+        self._renewals: dict[int, str] = {}  # route -> why its key could not be renewed
+        self._asked_for: dict[int, Request] = {}
+        self._request = request
+        self._verbatim = verbatim  # it is another client's request, and its own affair
+        self.begin(now)
+
+    @property
+    def route(self) -> Route:
+        return self.routes[self.at]
+
+    # Which is next.
+
+    @property
+    def left(self) -> int:
+        """How many further routes could be asked."""
+        return sum(self._is_open(number) for number in range(self.at + 1, len(self.routes)))
+
+    def following(self, fault: Fault) -> tuple[int, ...]:
+        """The numbers of the routes that are open after this fault, in order."""
+        gone = self.route.part(fault.kind.scope)
+        return tuple(
+            number
+            for number in range(self.at + 1, len(self.routes))
+            if self._is_open(number) and self.routes[number].part(fault.kind.scope) != gone
+        )
+
+    def _is_open(self, number: int) -> bool:
+        route = self.routes[number]
+        return not any(route.part(_scope(gone)) == gone for gone in self._failed)
+
+    def move(self, fault: Fault, now: float) -> None:
+        """Go to the next route that is open after this fault."""
+        following = self.following(fault)
+        self._failed.append(self.route.part(fault.kind.scope))
+        self.at = following[0]
+        self.begin(now)
+
+    # How long.
+
+    def begin(self, now: float) -> None:
+        """The current route gets its share of the remaining time, from now on."""
+        own = self.route.clocks
+        self._ends = now + own.total if own and own.total else math.inf
+        self.share(now)
+
+    def share(self, now: float) -> None:
+        """The current route gave a sign of life: its share is measured anew."""
+        left = self.left
+        self._until = now + max(0.0, self._deadline - now) / (left + 1) if left else math.inf
+
+    def clocks(self, timeouts: Timeouts, now: float, prompt_chars: int) -> Clocks:
+        """What an attempt on the current route gets."""
+        deadline = min(self._deadline, self._ends)
+        return timeouts.clocks(now, deadline, prompt_chars, self._until, self.route.clocks)
+
+    def remaining(self, now: float) -> float:
+        """Seconds until this route's share, and its own total, are used up."""
+        return min(self._deadline, self._ends, self._until) - now
+
+    def is_own_end(self, fault: Fault, at: float) -> bool:
+        """Whether a deadline that passed was this route's and not the call's."""
+        return fault.kind is FaultKind.DEADLINE and self._ends < self._deadline and at < self._deadline
+
+    # What it is sent.
+
+    def request(self, number: int | None = None) -> Request:
+        """What is asked of a route: the caller's request in its words."""
+        number = self.at if number is None else number
+        if number not in self._asked_for:
+            self._asked_for[number] = self._in_words_of(number)
+        return self._asked_for[number]
+
+    def _in_words_of(self, number: int) -> Request:
+        route, given = self.routes[number], self._request.params
+        if self._verbatim:
+            return self._request
+        renamed = WIRES[route.wire].RENAMED
+        said = {*given, *(other for name in given for other in renamed.get(name, ()))}
+        params = {
+            name: value
+            for name, value in route.params.items()
+            if not said.intersection((name, *renamed.get(name, ())))
+        } | given
+        kept = {name: value for name, value in params.items() if not self._is_rejected(number, name)}
+        for old, new in route.renames.items():
+            kept = {new if name == old else name: value for name, value in kept.items()}
+        if (cap := self._caps.get(number)) is not None:
+            kept = {name: value for name, value in kept.items() if name not in OUTPUT_LIMITS}
+            kept["max_output_tokens"] = cap
+        if kept == given:
+            return self._request
+        return Request(self._request.messages, self._request.instructions, self._request.tools, kept)
+
+    def _is_rejected(self, number: int, name: str) -> bool:
+        route = self.routes[number]
+        names = (name, *WIRES[route.wire].RENAMED.get(name, ()))
+        return (number, name) in self._dropped or any(
+            each in route.rejects or self._origins.learned(route, f"no {each}") for each in names
+        )
+
+    def drop(self, fault: Fault) -> bool:
+        """Leave out what this fault complains about, on this route and from now on. False if it is nothing
+        that was sent, or was left out already."""
+        if self._verbatim:
+            return False
+        if fault.kind is FaultKind.QUOTA:
+            return self._afford(fault)
+        name = fault.param.split(".")[0].split("[")[0]
+        names = (name, *WIRES[self.route.wire].RENAMED.get(name, ()))
+        given = next((name for name in names if name in self.request().params), None)
+        if fault.kind is not FaultKind.PARAMETER or given is None:
+            return False
+        self._dropped.add((self.at, given))
+        self._asked_for.pop(self.at, None)
+        self._origins.learn(self.route, f"no {given}", fault.detail)
+        return True
+
+    def _afford(self, fault: Fault) -> bool:
+        """Ask for no more output than the account still pays for."""
+        told = _CAN_AFFORD.search(fault.detail)
+        cap = int(told[1]) - _SPARED if told else 0
+        limits = [self.request().params.get(name) for name in OUTPUT_LIMITS]
+        asked = [limit for limit in limits if isinstance(limit, int)]
+        if self.at in self._caps or cap < _LEAST_AFFORDED or any(limit <= cap for limit in asked):
+            return False
+        self._caps[self.at] = cap
+        self._asked_for.pop(self.at, None)
+        return True
+
+    # On which wire.
+
+    def rewire(self, fault: Fault) -> bool:
+        """Try another wire, if this one was a guess and there is nothing at its path."""
+        missing = fault.kind is FaultKind.NOT_FOUND and fault.status in _NOTHING_THERE
+        if not (missing and self.route.guessed) or fault.code in _MODEL_CODES:
+            return False
+        tried = self._wires.setdefault(self.at, [])
+        tried.append(self.route.wire)
+        wire = next((wire for wire in _WIRES_BY_USE if wire not in tried), None)
+        if wire is None:
+            return False
+        self.routes[self.at] = replace(self.route, wire=wire)
+        self._asked_for.pop(self.at, None)
+        return True
+
+    # With which key.
+
+    def must_renew(self, unix_time: float) -> bool:
+        """Whether the current route's key has to be renewed before it is used."""
+        expires = self.route.expires
+        return expires is not None and unix_time >= expires and self.may_renew()
+
+    def may_renew(self) -> bool:
+        """Whether there may be another key for the current route: asked once per call and route."""
+        return self.route.credential is not None and self.at not in self._renewals
+
+    def renewed(self, route: Route | None, why: str) -> None:
+        """What came of it."""
+        self._renewals[self.at] = "" if route else why or "there is no other key"
+        if route is not None:
+            self.routes[self.at] = route
+
+    def not_renewed(self) -> str:
+        """Why the current route's key could not be renewed, "" if that was not tried or worked."""
+        return self._renewals.get(self.at, "")
+
+    # What the next calls should know.
+
+    def remember(self, fault: Fault) -> None:
+        """Park what this fault says is of no use for a while."""
+        usual = _PARKED_FOR.get(fault.kind)
+        if usual is not None:
+            seconds = usual if fault.retry_after is None else min(fault.retry_after, _LONGEST_PARK)
+            self._origins.park(self.route, fault.kind.scope, seconds, str(fault))
+
+    def worked(self) -> None:
+        """The current route answered."""
+        self._origins.unpark(self.route)
+        if self.route.guessed:
+            self._origins.learn(_wire_key(self.route), "wire", self.route.wire)
+
+
+def _rewired(route: Route, origins: Origins) -> Route:
+    """The route on the wire that an earlier call found there."""
+    found: Any = origins.learned(_wire_key(route), "wire") if route.guessed else ""
+    return replace(route, wire=found) if found and found != route.wire else route
+
+
+def _wire_key(route: Route) -> Route:
+    """Under what the wire of an endpoint is remembered, whichever it is."""
+    return replace(route, wire="chat")
+
+
+def _scope(part: tuple[str, ...]) -> Scope:
+    scope: Scope = part[0]  # type: ignore[assignment]  # what `Route.part` puts first
+    return scope

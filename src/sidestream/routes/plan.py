@@ -1,0 +1,443 @@
+"""Which routes a call takes: main first, then what the task and the configuration name, and nothing else.
+
+Strategy: a `Planner` knows the configuration, or the routes it was given; a `Plan` is what one call gets,
+frozen: its routes in order with today's keys, its clocks, limits and request fields, and what was left out
+with why. The order is the call's own route, the task's, the task's fallbacks, the main route, the global
+fallbacks. Keys that happen to lie in the environment are looked for only when nobody chose a main route; a
+task that is tied down (`only`) goes nowhere else. What cannot serve the call is left out: a model that reads
+no images when there are some, one below the task's quality, one whose window is known to be too small.
+
+Argument beats task beats configuration beats environment, value by value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import ConfigError, NoRoute, UsageError
+from ..recovery.clocks import Timeouts
+from ..recovery.policy import Policy
+from ..route import Credential, Route, RouteClocks
+from ..wire.prompt import Request, has_images, size
+from .config import Config, RouteConfig, TaskConfig, load_config
+from .environment import routes_from_environment
+from .providers import Provider, base_url_for, keys_for, provider, providers, route_for, speaks, with_facts
+from .secrets import EnvKey, credentials_of, headers_of
+
+__all__ = ["BUILT_IN", "Choice", "Plan", "Planner"]
+
+# What the tasks of this library ask for, where nobody says otherwise.
+BUILT_IN: Mapping[str, TaskConfig] = {
+    "compression": TaskConfig(timeout=600.0, atomic=True, empty_is_failure=True),
+    "title": TaskConfig(timeout=30.0, empty_is_failure=True, params={"max_output_tokens": 256}),
+    "extract": TaskConfig(timeout=120.0, empty_is_failure=True),
+    "vision": TaskConfig(timeout=120.0, empty_is_failure=True),
+}
+_NO_TASK = TaskConfig()
+_CHARS_PER_TOKEN = 4
+_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a call says itself. None: not said.
+
+    Attributes:
+        task: the side task it is for, "" for none.
+        route: a route, its name, or "provider:model", instead of the main one.
+        model: another model, on the route that would be asked first.
+        main: the main route of this moment, instead of the configured one.
+    """
+
+    task: str = ""
+    route: Route | str | None = None
+    model: str | None = None
+    main: Route | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one call gets.
+
+    Attributes:
+        routes: in the order they are asked, with their keys.
+        skipped: what was left out, each with why, for people.
+        task: what the task says, with everything below it filled in.
+    """
+
+    routes: tuple[Route, ...]
+    skipped: tuple[str, ...] = ()
+    task: TaskConfig = field(default_factory=TaskConfig)
+
+    def timeouts(self, given: Timeouts) -> Timeouts:
+        """The call's clocks: the task's where it says some, else those given."""
+        task = self.task
+        said = {"total": task.timeout, "first": task.first, "idle": task.idle, "connect": task.connect}
+        return replace(given, **{name: value for name, value in said.items() if value is not None})
+
+    def policy(self, given: Policy) -> Policy:
+        """The call's limits, likewise."""
+        said = {name: getattr(self.task, name) for name in ("tries", "recoveries", "max_cost")}
+        return replace(given, **{name: value for name, value in said.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A route that may be asked: its name, the route without facts, and where its key comes from."""
+
+    given: Route
+    owner: Provider | None = None
+    credential: Credential | None = None
+
+
+class Planner:
+    """Makes plans. Reads no file and asks nobody once it is made, keys apart.
+
+    Args:
+        config: what the files say. None with `routes`: they are all there is.
+        routes: the routes to use, in order, instead of any configuration.
+        tasks: tasks of the program's own, below those of the configuration.
+        model: another model on the main route, wherever that comes from.
+        environ: default: the process's environment.
+
+    Raises:
+        ConfigError: a route makes no sense.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        routes: Iterable[Route] | None = None,
+        tasks: Mapping[str, TaskConfig] | None = None,
+        model: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._model = model
+        self._environ = os.environ if environ is None else environ
+        self._fixed = None if routes is None else tuple(routes)
+        self.config = Config() if config is None else config
+        self.main: Route | str | None = None
+        self._why_none: NoRoute | None = None
+        self._tasks = {**BUILT_IN, **(tasks or {})}
+        self._sign_ins: dict[str, Credential] = {}
+        self._facts: dict[int, tuple[Route, Route]] = {}
+        self._candidates_of: dict[str, list[_Candidate]] = {}
+        for name in self.config.routes:  # every one must make sense, whether a call needs it or not
+            self._configured(name, self.config.routes[name])
+        self._own = tuple(_Candidate(route, credential=route.credential) for route in self._fixed or ())
+
+    @classmethod
+    def load(cls, source: Config | str | os.PathLike[str] | None = None, **others: Any) -> Planner:
+        """From a configuration, a file's path, or the files there are. Errors as of `load_config`."""
+        if isinstance(source, Config):
+            return cls(source, **others)
+        environ = dict(others.get("environ") or os.environ)
+        if source is not None:
+            environ["SIDESTREAM_CONFIG"] = os.fspath(source)
+        return cls(load_config(environ), **others)
+
+    # Tasks.
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of all tasks."""
+        return tuple({**self._tasks, **self.config.tasks})
+
+    def task(self, name: str) -> TaskConfig:
+        """What a task says, the configuration over the program.
+
+        Raises:
+            UsageError: there is no such task.
+        """
+        if not name:
+            return _NO_TASK
+        if name not in self.tasks:
+            near = get_close_matches(name, self.tasks, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"make a table [tasks.{name}], or pass tasks="
+            raise UsageError(f"there is no task {name!r}", hint=hint)
+        return _over(self._tasks.get(name, _NO_TASK), self.config.tasks.get(name, _NO_TASK))
+
+    def timeouts(self, said: Timeouts | float | None) -> Timeouts:
+        """A program's own clocks over those of [defaults]; a number is the total."""
+        if isinstance(said, Timeouts):
+            return said
+        usual = Plan((), task=self._low()).timeouts(Timeouts())
+        return usual if said is None else replace(usual, total=said)
+
+    def policy(self) -> Policy:
+        """The limits of [defaults]."""
+        return Plan((), task=self._low()).policy(Policy())
+
+    def _low(self) -> TaskConfig:
+        low = self.config.defaults
+        return TaskConfig(
+            timeout=low.timeout, first=low.first, idle=low.idle, connect=low.connect, tries=low.tries,
+            recoveries=low.recoveries, max_cost=low.max_cost,
+        )  # fmt: skip
+
+    # A plan.
+
+    def plan(self, choice: Choice, request: Request | None = None) -> Plan:
+        """What a call gets.
+
+        Args:
+            request: what it will ask, to leave out routes that cannot serve it.
+
+        Raises:
+            NoRoute: nothing is left to ask; the message says what was left out, and why.
+            UsageError: there is no such task. ConfigError: a name leads nowhere.
+        """
+        task = self.task(choice.task)
+        skipped: list[str] = []
+        routes: list[Route] = []
+        for number, candidate in enumerate(self._candidates(choice, task)):
+            model = choice.model if number == 0 else None
+            try:
+                route = self._ready(self._with_model(candidate, model) if model else candidate)
+            except ConfigError as error:
+                skipped.append(f"{candidate.given.name}: {error}")
+                continue
+            if all(route.part("route") != each.part("route") for each in routes):
+                routes.append(route)
+        kept = [route for route in routes if not _unfit(route, task, request, skipped)]
+        if request is not None:
+            kept = _large_enough(kept, task, request, skipped)
+        if not kept:
+            raise self._no_route(choice, skipped)
+        return Plan(tuple(kept), tuple(skipped), task)
+
+    def _candidates(self, choice: Choice, task: TaskConfig) -> Iterator[_Candidate]:
+        """Everything the call may ask, in order."""
+        if choice.route is not None:
+            yield from self._named(choice.route, "route=")
+            yield from self._fallbacks(task.fallbacks, f"tasks.{choice.task}.fallbacks")
+            return
+        main = self._main(choice)
+        place = f"tasks.{choice.task}"
+        if task.route is not None:
+            yield from self._named(task.route, f"{place}.route")
+        elif task.provider is not None and task.model is not None:
+            yield from self._named(f"{task.provider}:{task.model}", f"{place}.model")
+        elif task.model is not None:
+            for first in main[:1]:
+                yield self._with_model(first, task.model)
+        elif not task.only:
+            yield from main
+        yield from self._fallbacks(task.fallbacks, f"{place}.fallbacks")
+        if task.only:
+            return
+        yield from main
+        yield from self._global_fallbacks()
+        if not main and self._fixed is None and self.config.discover is not False:
+            yield from self._discovered()
+
+    def _main(self, choice: Choice) -> tuple[_Candidate, ...]:
+        chosen = choice.main or self.main
+        if chosen is not None:
+            return tuple(self._named(chosen, "main="))
+        if self._fixed is not None:
+            return self._own
+        if self.config.main is not None:
+            found = tuple(self._named(self.config.main, "main"))
+            return tuple(self._with_model(each, self._model) for each in found) if self._model else found
+        return tuple(_Candidate(route) for route in self._from_environment()[:1])
+
+    def _from_environment(self) -> tuple[Route, ...]:
+        try:
+            return routes_from_environment(model=self._model, environ=self._environ)
+        except NoRoute as error:
+            self._why_none = error
+            return ()
+
+    def _fallbacks(self, names: Iterable[str] | None, place: str) -> Iterator[_Candidate]:
+        for name in names or ():
+            yield from self._named(name, place)
+
+    def _global_fallbacks(self) -> Iterator[_Candidate]:
+        if self.config.fallbacks is not None:
+            yield from self._fallbacks(self.config.fallbacks, "fallbacks")
+        elif self._fixed is None:
+            yield from map(_Candidate, self._from_environment()[1:])
+
+    def _discovered(self) -> Iterator[_Candidate]:
+        """Providers whose key lies in the environment, with the model their file names for side tasks."""
+        for owner in providers():
+            model, url = owner.model, owner.base_url
+            if model and url and any(self._environ.get(name) for name in keys_for(owner, url, self._environ)):
+                yield from self._configured(f"{owner.id}:{model}", RouteConfig(owner.id, model))
+
+    def _named(self, name: Route | str, place: str) -> Iterator[_Candidate]:
+        """What a name stands for: a configured route, or a provider's model."""
+        if isinstance(name, Route):
+            yield _Candidate(name, credential=name.credential)
+        elif name in self.config.routes:
+            yield from self._configured(name, self.config.routes[name])
+        elif ":" in name:
+            owner, _, model = name.partition(":")
+            yield from self._configured(name, RouteConfig(owner, model))
+        else:
+            near = get_close_matches(name, self.config.routes, 1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else 'write "provider:model", or make a [routes] table'
+            )
+            where = self.config.where(place)
+            raise ConfigError(f"there is no route {name!r} ({place}, {where})", hint=hint)
+
+    # A route.
+
+    def _configured(self, name: str, said: RouteConfig) -> list[_Candidate]:
+        """A configured route, once for each of its keys."""
+        if name in self._candidates_of:
+            return self._candidates_of[name]
+        found = self._candidates_for(name, said)
+        if not said.header_env and len(self._candidates_of) < _REMEMBERED:
+            self._candidates_of[name] = found
+        return found
+
+    def _candidates_for(self, name: str, said: RouteConfig) -> list[_Candidate]:
+        owner = _owner(said)
+        sign_in = said.sign_in or (owner.sign_in if owner and not _has_key(said) else None)
+        url = said.base_url or (base_url_for(owner, self._environ) if owner else None)
+        given = self._given(name, said, owner, url)
+        if sign_in:
+            return [_Candidate(given, owner, self._sign_in(sign_in, given))]
+        keys: tuple[Credential, ...] = credentials_of(said, self._environ)
+        if not keys and owner is not None:
+            names = keys_for(owner, given.base_url, self._environ)
+            there = [each for each in names if self._environ.get(each)] or list(names[:1])
+            keys = tuple(EnvKey(each, self._environ) for each in there[:1])
+        if not keys:
+            return [_Candidate(given, owner)]
+        return [
+            _Candidate(given if number == 1 else replace(given, name=f"{name}#{number}"), owner, key)
+            for number, key in enumerate(keys, 1)
+        ]
+
+    def _given(self, name: str, said: RouteConfig, owner: Provider | None, url: str | None) -> Route:
+        """The route as it is configured, without a key."""
+        defaults = self.config.defaults
+        clocks = RouteClocks(said.timeout, said.first, said.idle, said.connect)
+        more: dict[str, Any] = {
+            "name": name,
+            "headers": headers_of(said, self._environ),
+            "insecure": bool(said.insecure),
+            "continuation": said.continuation,
+            "prices": said.prices,
+            "window": said.window,
+            "vision": said.vision,
+            "quality": said.quality or 0,
+            "concurrency": said.concurrency or defaults.concurrency,
+            "params": {**defaults.params, **said.params},
+            "rejects": said.rejects or frozenset(),
+            "clocks": None if clocks == RouteClocks() else clocks,
+        }
+        model = said.model or ""
+        try:
+            if owner is not None:
+                return route_for(owner, model, base_url=url, wire=said.wire, **more)
+            found = speaks(url or "", model, said.wire)
+            return Route(found.base_url, model, found.wire, guessed=not found.sure, **more)
+        except ConfigError as error:
+            raise ConfigError(f"route {name}: {error}", hint=error.hint) from None
+
+    def _sign_in(self, kind: str, given: Route) -> Credential:
+        """One sign-in for all routes of its kind and endpoint."""
+        key = f"{kind} {given.base_url}"
+        if key not in self._sign_ins:
+            from .codex import CodexSignIn  # brings JSON and files, which few need
+
+            self._sign_ins[key] = CodexSignIn(endpoints=(given.base_url,), environ=self._environ)
+        return self._sign_ins[key]
+
+    def _with_model(self, candidate: _Candidate, model: str) -> _Candidate:
+        """Another model on the same endpoint: nothing that was said of the old one holds."""
+        given = replace(candidate.given, model=model, name="", window=None, vision=None, quality=0)
+        return replace(candidate, given=given)
+
+    def _ready(self, candidate: _Candidate) -> Route:
+        """The route with its facts and today's key. Raises ConfigError."""
+        route = self._with_facts(candidate)
+        if candidate.credential is None:
+            return route
+        return candidate.credential.apply(replace(route, credential=candidate.credential))
+
+    def _no_route(self, choice: Choice, skipped: list[str]) -> NoRoute:
+        whose = f" for task {choice.task}" if choice.task else ""
+        if skipped:
+            told = "; ".join(skipped)
+            return NoRoute(f"no route{whose} can be asked: {told}", hint="sidestream doctor shows them all")
+        if self._fixed is None and self.config.main is None:
+            return self._why_none or NoRoute(
+                "no model is chosen", hint="name a main route: sidestream config init"
+            )
+        return NoRoute(f"there is no route{whose}", hint="pass base_url= and model=, or name a main route")
+
+    def _with_facts(self, candidate: _Candidate) -> Route:
+        """Looked up once for each route that is configured or given."""
+        given = candidate.given
+        kept, route = self._facts.get(id(given), (None, given))
+        if kept is not given:
+            route = with_facts(given, candidate.owner)
+            if len(self._facts) >= _REMEMBERED:
+                self._facts.clear()
+            self._facts[id(given)] = given, route
+        return route
+
+
+def _over(below: TaskConfig, above: TaskConfig) -> TaskConfig:
+    """Two layers as one: what `above` says wins, tables key by key."""
+    said: dict[str, Any] = {}
+    for each in fields(TaskConfig):
+        value = getattr(above, each.name)
+        if isinstance(value, Mapping):
+            said[each.name] = {**getattr(below, each.name), **value}
+        elif value is not None:
+            said[each.name] = value
+    return replace(below, **said)
+
+
+def _owner(said: RouteConfig) -> Provider | None:
+    """The provider whose ways a configured route follows."""
+    name = said.provider or said.sign_in
+    if name is None:
+        return None
+    found = provider(name)
+    if found is None:
+        near = get_close_matches(name.lower(), [each.id for each in providers()], 1)
+        hint = f"did you mean {near[0]!r}?" if near else "docs/providers.md lists them; or say base_url"
+        raise ConfigError(f"there is no provider {name!r}", hint=hint)
+    return found
+
+
+def _has_key(said: RouteConfig) -> bool:
+    return bool(said.api_key_env or said.api_key_file or said.api_key_keyring)
+
+
+def _unfit(route: Route, task: TaskConfig, request: Request | None, skipped: list[str]) -> bool:
+    """Whether a route cannot serve the call; says why."""
+    if task.quality and route.quality < task.quality:
+        skipped.append(f"{route.name}: its quality is {route.quality}, the task wants {task.quality}")
+    elif request is not None and route.vision is False and has_images(request):
+        skipped.append(f"{route.name}: the model reads no images")
+    else:
+        return False
+    return True
+
+
+def _large_enough(routes: list[Route], task: TaskConfig, request: Request, skipped: list[str]) -> list[Route]:
+    """Those whose window is not known to be too small; if all are, the largest: it is only an estimate."""
+    needed = max(task.min_window or 0, size(request) // _CHARS_PER_TOKEN)
+    fits = [route for route in routes if route.window is None or route.window >= needed]
+    if not fits and not task.min_window and routes:
+        return [max(routes, key=lambda route: route.window or 0)]
+    skipped += (
+        f"{route.name}: its window of {route.window} tokens is smaller than {needed}"
+        for route in routes
+        if route not in fits
+    )
+    return fits
