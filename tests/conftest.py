@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from sidestream import drivers
 from sidestream.recovery.origins import Origins
+from sidestream.recovery.queues import Queues
 
 SEED = 20_261_122
 _COMMON = {
@@ -52,8 +53,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process knows of its endpoints does not travel from test to test."""
+    """What a process knows of its endpoints does not travel from test to test, nor does a person's own
+    configuration get into one."""
     monkeypatch.setattr(drivers, "PROCESS", Origins(time.monotonic, lock=threading.RLock()))
+    monkeypatch.setattr(drivers, "TURNS", Queues(lock=threading.RLock()))
+    monkeypatch.setenv("SIDESTREAM_CONFIG", "")
 
 
 @pytest.fixture

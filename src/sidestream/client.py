@@ -73,7 +73,7 @@ class _Settings:
             model: model name. Default: SIDESTREAM_MODEL or OPENAI_MODEL.
             wire: "responses", "chat" or "messages". Default: by the endpoint.
             continuation: how a broken answer is continued there. Default: by the provider table.
-            routes: the routes to use, in order, instead of all of the above.
+            routes: the routes to use, in order, instead of all of the above; () if every call brings its own.
             config: a configuration or a file's path. Default: the user's and the project's files
                 (docs/configuration.md), which are not read if a route is given in place.
             tasks: side tasks of your own by name, below what the configuration says of them.
@@ -113,7 +113,7 @@ class _Settings:
         self._cafile = cafile
         self._observers = observers_of(observe)
         self._system = system or System()
-        if not self._planner.config.files:
+        if routes != () and not self._planner.config.files:  # with (), every call brings its own
             self._planner.plan(Choice())  # what cannot work at all is said now, not by the first call
         self._open_pool()
 
@@ -225,6 +225,7 @@ class Client(_Settings):
         tools: Iterable[Mapping[str, Any]] = (),
         task: str | None = None,
         route: Route | str | None = None,
+        main: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
@@ -242,6 +243,7 @@ class Client(_Settings):
             task: the side task this is: its routes, clocks and request fields, as configured.
             route: a route, a configured name or "provider:model" to ask first instead of the main one; then
                 only the task's own fallbacks are asked.
+            main: the main route of this call instead of the client's; a task's own route still goes first.
             model: another model on the route that is asked first, for this call.
             timeout: total seconds, or `Timeouts`; default: the task's, then the client's.
             cancel: a token that may stop the call.
@@ -262,7 +264,7 @@ class Client(_Settings):
             input,
             instructions,
             tools,
-            Choice(task or "", route, model),
+            Choice(task or "", route, model, main),
             timeout,
             empty_is_failure,
             params,
@@ -281,6 +283,7 @@ class Client(_Settings):
         tools: Iterable[Mapping[str, Any]] = (),
         task: str | None = None,
         route: Route | str | None = None,
+        main: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
@@ -297,7 +300,7 @@ class Client(_Settings):
             input,
             instructions,
             tools,
-            Choice(task or "", route, model),
+            Choice(task or "", route, model, main),
             timeout,
             empty_is_failure,
             params,
@@ -421,6 +424,7 @@ class AsyncClient(_Settings):
         tools: Iterable[Mapping[str, Any]] = (),
         task: str | None = None,
         route: Route | str | None = None,
+        main: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
@@ -434,7 +438,7 @@ class AsyncClient(_Settings):
             input,
             instructions,
             tools,
-            Choice(task or "", route, model),
+            Choice(task or "", route, model, main),
             timeout,
             empty_is_failure,
             params,
@@ -453,6 +457,7 @@ class AsyncClient(_Settings):
         tools: Iterable[Mapping[str, Any]] = (),
         task: str | None = None,
         route: Route | str | None = None,
+        main: Route | str | None = None,
         model: str | None = None,
         timeout: Timeout = None,
         cancel: Cancel | None = None,
@@ -466,7 +471,7 @@ class AsyncClient(_Settings):
             input,
             instructions,
             tools,
-            Choice(task or "", route, model),
+            Choice(task or "", route, model, main),
             timeout,
             empty_is_failure,
             params,

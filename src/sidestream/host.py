@@ -21,7 +21,7 @@ from .drivers import Notify
 from .errors import SidestreamError, UsageError
 from .recovery.clocks import Timeouts
 from .reply import Reply
-from .route import Route, Secret
+from .route import Route
 from .routes.environment import routes_from_environment
 
 __all__ = ["Arguments", "Completion", "Host", "extract_content_or_reasoning"]
@@ -45,8 +45,9 @@ class Arguments(TypedDict, total=False):
 
     Attributes:
         messages: chat-style messages.
-        provider: a route of the configuration by name; "auto" and "main" are the agent's own.
-        model: another model there; "auto" is the route's own.
+        provider: with `model`, that model of a provider; alone, a configured route's name. "auto" and "main"
+            are the agent's own.
+        model: another model on the agent's own route; "auto" is that route's.
         base_url, api_key, api_mode: a route given in place; `api_mode` is its wire, for example
             "codex_responses". Without a key it gets that of the agent's own route, if the origin is the same.
         main_runtime: the agent's own route for this call: a `Route`, or its base_url, model, api_key and
@@ -56,8 +57,7 @@ class Arguments(TypedDict, total=False):
         extra_body: further request fields.
         reasoning_config: {"effort": …} or {"enabled": False}.
         stream, stream_options: only for a stream, and there is none here.
-        cancel, atomic, empty_is_failure, notify: as in `Client.complete`, but an empty answer to a task
-            counts as a failure unless told otherwise.
+        cancel, atomic, empty_is_failure, notify: as in `Client.complete`.
     """
 
     messages: Required[Sequence[Mapping[str, Any]]]
@@ -76,7 +76,7 @@ class Arguments(TypedDict, total=False):
     stream: bool
     stream_options: Mapping[str, Any] | None
     cancel: Cancel | None
-    atomic: bool
+    atomic: bool | None
     empty_is_failure: bool | None
     notify: Notify | None
 
@@ -231,21 +231,16 @@ def _asked(task: str | None, given: Arguments, main: Route | None) -> dict[str, 
     """How the client is asked."""
     _check(given)
     main = _runtime(given.get("main_runtime")) or main
-    model, empty = _other(given.get("model")), given.get("empty_is_failure")
-    route = _route(given, main, model)
+    route, model = _route(given, main, _other(given.get("model")))
     params = {**(given.get("extra_body") or {}), **_reasoning(given.get("reasoning_config") or {})}
     params |= {name: given.get(name) for name in ("temperature", "max_tokens") if given.get(name) is not None}
     asked: dict[str, Any] = {
         "task": _TASKS.get(task, task) if task else None,
-        "main": route,
-        "route": None if given.get("base_url") else _other(given.get("provider")),
-        "model": None if route else model,
+        "route": route,
+        "main": main,
+        "model": model,
         "tools": given.get("tools") or (),
-        "timeout": given.get("timeout"),
-        "cancel": given.get("cancel"),
-        "atomic": given.get("atomic", False),
-        "empty_is_failure": bool(task) if empty is None else empty,
-        "notify": given.get("notify"),
+        **{name: given.get(name) for name in ("timeout", "cancel", "atomic", "empty_is_failure", "notify")},
     }
     if twice := sorted(asked.keys() & params.keys()):
         raise UsageError(f"extra_body holds {twice[0]!r}", hint=f"pass {twice[0]}= as an argument")
@@ -282,32 +277,25 @@ def _runtime(main: Route | Mapping[str, Any] | None) -> Route | None:
     return _made(base_url, main.get("api_key"), model, main.get("api_mode")) if base_url and model else None
 
 
-def _route(given: Arguments, main: Route | None, model: str | None) -> Route | None:
-    """The route that the call names, or the agent's own with another model or key."""
-    base_url, key = given.get("base_url"), given.get("api_key")
-    if base_url:
-        if not (model := model or (main.model if main else None)):
-            raise UsageError("base_url= without a model", hint="pass model= with it")
-        route = _made(base_url, key, model, given.get("api_mode"))
-        if key or main is None or main.origin != route.origin:
-            return route
-        return replace(route, api_key=main.api_key, credential=main.credential, headers=main.headers)
-    if main is None and key:
-        raise UsageError("api_key= without a route", hint="pass base_url= and model= with it")
-    if main and model:
-        main = replace(main, model=model, name="")
-    return replace(main, api_key=_secret(key), credential=None) if main and key else main
+def _route(given: Arguments, main: Route | None, model: str | None) -> tuple[Route | str | None, str | None]:
+    """The route that the call names, and what it says of the model apart from it."""
+    base_url, key, provider = given.get("base_url"), given.get("api_key"), _other(given.get("provider"))
+    if not base_url:
+        if key:
+            raise UsageError("api_key= without base_url=", hint="a key goes to the one endpoint it is for")
+        return (f"{provider}:{model}", None) if provider and model else (provider, model)
+    if not (model := model or (main.model if main else None)):
+        raise UsageError("base_url= without a model", hint="pass model= with it")
+    route = _made(base_url, key, model, given.get("api_mode"))
+    if not key and main and main.origin == route.origin:
+        route = replace(route, api_key=main.api_key, credential=main.credential, headers=main.headers)
+    return route, None
 
 
 def _made(base_url: str, key: Key, model: str, mode: str | None) -> Route:
     if mode and mode not in (*_WIRES, *_WIRES.values()):
         raise UsageError(f"no api_mode {mode!r}", hint=f"one of {', '.join(_WIRES)}")
-    secret = _secret(key)
     wire = _WIRES.get(mode, mode) if mode else None
-    # No environment: such a route has the key it was given and no fallback.
-    return routes_from_environment(base_url, secret.reveal() if secret else None, model, wire, environ={})[0]
-
-
-def _secret(key: Key) -> Secret | None:
     value = key() if callable(key) else key
-    return Secret(value) if value else None
+    # No environment: such a route has the key it was given and no fallback.
+    return routes_from_environment(base_url, value or None, model, wire, environ={})[0]

@@ -34,7 +34,7 @@ class Done(NamedTuple):
 def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     cache = {name: os.environ[name] for name in ("SIDESTREAM_CACHE_DIR",) if name in os.environ}
-    return {**kept, **cache, "PYTHONPATH": str(ROOT / "src"), **extra}
+    return {**kept, **cache, "PYTHONPATH": str(ROOT / "src"), "SIDESTREAM_CONFIG": "", **extra}
 
 
 def sidestream(*arguments: object, stdin: bytes = b"", env: Mapping[str, str] = {}) -> Done:

@@ -39,7 +39,8 @@ def environment(**extra: str) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "SIDESTREAM_"))
     }
     cache = os.environ.get("SIDESTREAM_CACHE_DIR", str(ROOT / ".cache"))
-    return {**kept, "PYTHONPATH": str(ROOT / "src"), "SIDESTREAM_CACHE_DIR": cache, **extra}
+    own = {"PYTHONPATH": str(ROOT / "src"), "SIDESTREAM_CACHE_DIR": cache, "SIDESTREAM_CONFIG": ""}
+    return {**kept, **own, **extra}
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -101,7 +102,7 @@ def test_fault_table_matches_code() -> None:
     said = page.split("<!-- faults -->\n")[1].split("<!-- /faults -->")[0].splitlines()[2:]
     yes = {True: "yes", False: "no"}
     assert said == [
-        f"| `{kind.word}` | {kind.meaning} | {yes[kind.again]} | {yes[kind.elsewhere]} | `{kind.error}` |"
+        f"| `{kind.word}` | {kind.meaning} | {yes[kind.again]} | {kind.scope} | `{kind.error}` |"
         for kind in FaultKind
     ]
 

@@ -39,7 +39,7 @@ def answered(
     way: str, route: Route | None, *, host: dict[str, Any] | None = None, **arguments: Any
 ) -> Completion:
     """One call by a host of its own whose client has that one route, or none."""
-    settings: dict[str, Any] = {"routes": [route] if route else [], "policy": QUICK, "observe": ()}
+    settings: dict[str, Any] = {"routes": (route,) if route else (), "policy": QUICK, "observe": ()}
     arguments = {"messages": ASK, **arguments}
     if way == "sync":
         with Client(**settings) as client:
@@ -157,7 +157,8 @@ def test_sync_and_async_take_the_same() -> None:
         ({"messages": []}, "no messages", ""),
         ({"timeout": 0}, "timeout.total is 0", "above 0"),
         ({"base_url": "https://h.test/v1"}, "base_url= without a model", "model="),
-        ({"api_key": "sk-0123456"}, "api_key= without a route", "base_url="),
+        ({"api_key": "sk-0123456"}, "api_key= without base_url=", "endpoint"),
+        ({"task": "compresion"}, "no task 'compresion'", "did you mean 'compression'"),
         ({"base_url": "https://h.test/v1", "model": "m", "api_mode": "pigeon"}, "pigeon", "chat_completions"),
         ({"extra_body": {"timeout": 3}}, "extra_body holds 'timeout'", "timeout="),
         ({"extra_body": {"stream": True}}, "stream= is not", ""),
@@ -173,11 +174,11 @@ def test_what_makes_no_sense_is_said(way: str, arguments: dict[str, Any], says: 
 
 def test_a_host_without_that_client_says_so() -> None:
     """A call whose client is missing is a usage error that shows how to have both."""
-    with Client(routes=[]) as client, pytest.raises(UsageError, match="async_call_llm") as caught:
+    with Client(routes=()) as client, pytest.raises(UsageError, match="async_call_llm") as caught:
         asyncio.run(Host(client).async_call_llm(messages=ASK))
     assert "AsyncClient" in caught.value.hint
     with pytest.raises(UsageError, match="call_llm has no client"):
-        Host(None, AsyncClient(routes=[])).call_llm(messages=ASK)
+        Host(None, AsyncClient(routes=())).call_llm(messages=ASK)
 
 
 @both
@@ -202,7 +203,7 @@ def test_request_fields_arrive(way: str) -> None:
 @both
 def test_what_is_none_is_not_sent(way: str) -> None:
     """None is the same as an argument that is not given."""
-    none = dict.fromkeys(set(Arguments.__annotations__) - {"messages", "atomic", "stream"})
+    none = dict.fromkeys(set(Arguments.__annotations__) - {"messages"})
     with Lab(script.say(TEXT)) as lab:
         answered(way, at(lab), **none)
         assert set(lab.requests[0].fields()) == {"model", "messages", "stream", "stream_options"}
@@ -260,7 +261,7 @@ def test_no_route_at_all_is_said(way: str) -> None:
 def test_a_switch_of_the_model_is_for_the_next_call(way: str) -> None:
     """A call keeps the route it began with, its recovery too; the next call takes the new one."""
     with Lab(Continuing(TEXT), plan=Plan([Fault.cut(after_event=9)])) as old, Lab(script.say("new")) as new:
-        settings: dict[str, Any] = {"routes": [], "policy": QUICK, "observe": ()}
+        settings: dict[str, Any] = {"routes": (), "policy": QUICK, "observe": ()}
 
         def switching(host: Host) -> dict[str, Any]:
             return {"messages": ASK, "notify": lambda _: host.set_main(at(new))}

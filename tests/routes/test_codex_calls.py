@@ -266,8 +266,8 @@ def test_a_token_that_is_revoked_in_the_middle_is_renewed_for_the_continuation(
 
 
 def shown(error: BaseException | None) -> str:
-    """All that a crash reporter could show of an error: local variables of every frame but the test's own, and
-    the same of the errors it came from."""
+    """All that a crash reporter could show of an error: local variables of every frame but the test's own,
+    and the same of the errors it came from."""
     if error is None:
         return ""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)

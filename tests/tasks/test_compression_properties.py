@@ -8,10 +8,22 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcripts import chat, claude, codex, digest_of, jsonl, orphans, responses, user_texts
+from transcripts import (
+    alternates,
+    blocks,
+    chat,
+    claude,
+    codex,
+    digest_of,
+    jsonl,
+    orphans,
+    responses,
+    user_texts,
+)
 
-from sidestream.tasks.compression import Budget, Compaction, compress, load
+from sidestream.tasks.compression import Budget, Compaction, Compactor, compress, load, prune, repair
 from sidestream.tasks.compression.digest_text import LEDGER, LEDGER_JOIN
+from sidestream.tasks.compression.groups import group
 from sidestream.tasks.compression.redact import redact
 
 _PLAIN = (
@@ -37,6 +49,11 @@ WORDS = st.sampled_from([*_PLAIN.split(), *_ODD, "```", "\n", ".", "!", "。", "
 TEXTS = st.lists(WORDS, max_size=30).map(" ".join)
 
 
+ARGUMENTS = st.one_of(
+    TEXTS, st.dictionaries(st.sampled_from("abc"), TEXTS.map(lambda text: text * 9)).map(json.dumps)
+)
+
+
 @st.composite
 def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Valid chats: any order of users, answers, calls with results, sometimes with a system message."""
@@ -50,7 +67,7 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
             continue
         ids = [f"c{turn}_{number}" for number in range(draw(st.integers(1, 3)))]
         calls = [
-            {"id": each, "type": "function", "function": {"name": "f", "arguments": draw(TEXTS)}}
+            {"id": each, "type": "function", "function": {"name": "f", "arguments": draw(ARGUMENTS)}}
             for each in ids
         ]
         messages.append({"role": "assistant", "content": draw(TEXTS), "tool_calls": calls})
@@ -62,7 +79,7 @@ BUDGETS = st.one_of(
     st.floats(0.01, 1.0).map(lambda ratio: Budget(ratio=ratio)),
     st.integers(1, 500).map(lambda tokens: Budget(tokens=tokens)),
 )
-FORMATS = {"chat": chat, "responses": responses, "codex": codex, "claude": claude}
+FORMATS = {"chat": chat, "blocks": blocks, "responses": responses, "codex": codex, "claude": claude}
 
 
 @given(conversations(), BUDGETS)
@@ -110,6 +127,85 @@ def test_a_file_comes_back_in_its_format_and_never_larger(
     assert len(result.to_bytes()) <= len(data)
     assert again.chars == result.chars_after
     assert user_texts(again) == user_texts(load(data))
+
+
+@given(conversations(), BUDGETS)
+@settings(max_examples=150, deadline=None)
+def test_roles_alternate_where_that_is_asked_for(messages: list[dict[str, Any]], budget: Budget) -> None:
+    """No two neighbours of one role, and still every word of the user, in order, and no lonely call."""
+    result = compress(messages, budget=budget, alternate=True)
+    assert not orphans(result)
+    assert result.chars_after <= result.chars_before
+    assert _words_in_order(messages, result.messages)
+    if result.changed:
+        assert alternates(result.messages)
+
+
+@given(conversations(), BUDGETS, BUDGETS)
+@settings(max_examples=100, deadline=None)
+def test_a_merged_digest_is_found_and_updated(
+    messages: list[dict[str, Any]], first: Budget, second: Budget
+) -> None:
+    """A digest that was merged into a neighbour stands by itself again before the next compression."""
+    once = compress(messages, budget=first, alternate=True)
+    twice = compress(once.messages, budget=second, alternate=True)
+    assert json.dumps(twice.messages).count("[sidestream digest") <= 1
+    assert _words_in_order(messages, twice.messages)
+    assert not orphans(twice)
+
+
+@given(conversations(), BUDGETS)
+@settings(max_examples=100, deadline=None)
+def test_what_is_small_enough_is_left_alone(messages: list[dict[str, Any]], budget: Budget) -> None:
+    """A conversation within its budget is the same one after any number of compressions."""
+    first = compress(messages, budget=Budget(chars=max(1, load(messages).chars)))
+    assert first.method == "none"
+    assert [id(each) for each in first.messages] == [id(each) for each in messages]
+    done = compress(messages, budget=budget, alternate=True)
+    again = compress(done.messages, budget=Budget(chars=max(1, done.chars_after)), alternate=True)
+    assert again.messages == done.messages
+
+
+@given(conversations(), st.integers(1, 2_000))
+@settings(max_examples=150, deadline=None)
+def test_pruning_touches_tools_only_and_once(messages: list[dict[str, Any]], tail: int) -> None:
+    """As many messages as before, users and assistants word for word, arguments still JSON, nothing twice."""
+    source = load(messages)
+    done = prune(source, tail=tail)
+    assert done.conversation.chars <= source.chars
+    assert not orphans(done)
+    for before, after in zip(messages, done.conversation.messages, strict=True):
+        assert {**after.raw, "tool_calls": 0} == {**before, "tool_calls": 0} or before["role"] == "tool"
+        for old, new in zip(before.get("tool_calls", ()), after.raw.get("tool_calls", ()), strict=True):
+            assert _is_json(new["function"]["arguments"]) or not _is_json(old["function"]["arguments"])
+    assert not prune(done.conversation, tail=tail).changed
+
+
+@given(conversations(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_damage_to_pairs_is_repaired(messages: list[dict[str, Any]], data: st.DataObject) -> None:
+    """Whichever messages are missing: no orphan is left, no user's word is lost, and twice is once."""
+    gone = data.draw(st.sets(st.integers(0, len(messages) - 1), max_size=4))
+    left = [each for at, each in enumerate(messages) if at not in gone] or messages[:1]
+    done = repair(load(left)).conversation
+    broken = [each for each in group(done.messages) if each.broken]
+    assert not broken
+    assert _words_in_order(left, [each.raw for each in done.messages])
+    assert not repair(done).changed
+
+
+@given(conversations(), st.integers(1, 40))
+@settings(max_examples=150, deadline=None)
+def test_a_policy_loses_no_word_of_the_user_and_no_pair(messages: list[dict[str, Any]], window: int) -> None:
+    """Whatever the window: what is committed alternates, is smaller, and holds every user's word."""
+    compactor = Compactor(window=window * 25, clock=lambda: 0.0)
+    done = compactor.compact(messages)
+    after = compactor.commit(done, messages)
+    assert load(after).chars <= load(messages).chars
+    assert _words_in_order(messages, after)
+    assert not orphans(load(after))
+    if done.method == "extractive":
+        assert alternates(after)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -219,6 +315,27 @@ def test_secrets_do_not_enter_a_digest() -> None:
     digest = digest_of(compress(messages, budget=Budget(ratio=0.9)))
     assert "0123456789abcdef" not in digest
     assert "abcdefgh12345678" not in digest
+
+
+def _words_in_order(before: list[dict[str, Any]], after: list[Any]) -> bool:
+    """Whether every user's text of `before` is in the user's texts of `after`, in the same order."""
+    texts = "\n\n".join(each.text for each in load(after).messages if each.role == "user")
+    at = 0
+    for each in before:
+        if each["role"] == "user":
+            at = texts.find(each["content"], at)
+            if at < 0:
+                return False
+            at += len(each["content"])
+    return True
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _digest_role(result: Compaction) -> str:

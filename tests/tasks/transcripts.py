@@ -194,3 +194,34 @@ def orphans(result: Compaction) -> set[str]:
     parts = [part for message in result.conversation.messages for part in message.parts if part.id]
     calls = {part.id for part in parts if part.kind == "call"}
     return calls ^ {part.id for part in parts if part.kind == "result"}
+
+
+def alternates(messages: list[Any]) -> bool:
+    """Whether no two neighbours of one role stand side by side (tools' results between them aside)."""
+    spoken = [each for each in messages if each["role"] != "system"]
+    return not any(
+        one["role"] == two["role"] and one["role"] in ("user", "assistant")
+        for one, two in zip(spoken, spoken[1:], strict=False)
+    )
+
+
+def blocks(turns: int = 8) -> list[dict[str, Any]]:
+    """The chat with Anthropic's blocks: strictly alternating, calls and results as blocks."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Speed up the job. Never touch prod."}]
+    for turn in range(turns):
+        said = f"Step {turn}: I decided to change jobs/part_{turn}.py because E10{turn}0 was raised."
+        call = {"type": "tool_use", "id": f"t{turn}", "name": "shell", "input": {"command": f"run {turn}"}}
+        result = {
+            "type": "tool_result",
+            "tool_use_id": f"t{turn}",
+            "content": f"ERROR E10{turn}0\n" + "row ok\n" * 40,
+        }
+        messages += [
+            {"role": "assistant", "content": [{"type": "text", "text": said}, call]},
+            {"role": "user", "content": [result]},
+        ]
+    return [
+        *messages,
+        {"role": "assistant", "content": "Done."},
+        {"role": "user", "content": "What is left?"},
+    ]

@@ -293,7 +293,7 @@ def test_caller_may_overrule_the_defaults(wire: Any) -> None:
 
 
 def test_a_route_that_needs_instructions_gets_them() -> None:
-    """Where `instructions` is a field of the route, it stands in for none, and the system speaks there only."""
+    """Where `instructions` is a field of the route, it stands in for none; the system speaks there only."""
     turns = ({"role": "system", "content": "a"}, USER, {"role": "developer", "content": [{"text": "b"}]})
     body = responses.encode(Request((USER,), "", (), {"instructions": "Answer."}), "m")
     assert (body["instructions"], body["input"]) == ("Answer.", [USER])

@@ -130,7 +130,7 @@ def settings(read: Config, environ: Mapping[str, str]) -> Iterator[Setting]:
     yield Setting("main", _main(read, environ), read.where("main"))
     fallbacks = _environment_routes(environ)[1:] if read.fallbacks is None else list(read.fallbacks)
     yield Setting("fallbacks", fallbacks, read.where("fallbacks"))
-    yield Setting("discover", read.discover is not False, read.where("discover"))
+    yield Setting("discover", bool(read.discover), read.where("discover"))
     standard = _standard()
     for name in keys_of(type(read.defaults)):
         said = getattr(read.defaults, name)

@@ -197,7 +197,8 @@ class Config:
     Attributes:
         main: where to ask first: a route's name, or "provider:model".
         fallbacks: where to ask next, in order: names of routes, or `provider:model`.
-        discover: without `main`: look for keys in the environment.
+        discover: without `main`: ask providers whose key is in the environment, with the model that their
+            file names for side tasks. Default: no, for that is a model you did not choose.
         files: the files it was read from, the lowest first.
         origins: the place of every value by its dotted path.
     """

@@ -3,9 +3,10 @@
 Strategy: a `Planner` knows the configuration, or the routes it was given; a `Plan` is what one call gets,
 frozen: its routes in order with today's keys, its clocks, limits and request fields, and what was left out
 with why. The order is the call's own route, the task's, the task's fallbacks, the main route, the global
-fallbacks. Keys that happen to lie in the environment are looked for only when nobody chose a main route; a
-task that is tied down (`only`) goes nowhere else. What cannot serve the call is left out: a model that reads
-no images when there are some, one below the task's quality, one whose window is known to be too small.
+fallbacks. Keys that happen to lie in the environment are looked for only when nobody chose a main route, and
+only if the configuration says so (`discover`); a task that is tied down (`only`) goes nowhere else. What
+cannot serve the call is left out: a model that reads no images when there are some, one below the task's
+quality, one whose window is known to be too small.
 
 Argument beats task beats configuration beats environment, value by value.
 """
@@ -233,7 +234,7 @@ class Planner:
             return
         yield from main
         yield from self._global_fallbacks()
-        if not main and self._fixed is None and self.config.discover is not False:
+        if not main and self._fixed is None and self.config.discover:
             yield from self._discovered()
 
     def _main(self, choice: Choice) -> tuple[_Candidate, ...]:
@@ -245,6 +246,10 @@ class Planner:
         if self.config.main is not None:
             found = tuple(self._named(self.config.main, "main"))
             return tuple(self._with_model(each, self._model) for each in found) if self._model else found
+        said = self._model or self._environ.get("SIDESTREAM_MODEL") or ""
+        moved = self._environ.get("SIDESTREAM_BASE_URL") or self._environ.get("OPENAI_BASE_URL")
+        if not moved and ":" in said and provider(said.partition(":")[0]):
+            return tuple(self._named(said, "SIDESTREAM_MODEL"))
         return tuple(_Candidate(route) for route in self._from_environment()[:1])
 
     def _from_environment(self) -> tuple[Route, ...]:
@@ -267,7 +272,7 @@ class Planner:
     def _discovered(self) -> Iterator[_Candidate]:
         """Providers whose key lies in the environment, with the model their file names for side tasks."""
         for owner in providers():
-            model, url = owner.model, owner.base_url
+            model, url = owner.side_model, owner.base_url
             if model and url and any(self._environ.get(name) for name in keys_for(owner, url, self._environ)):
                 yield from self._configured(f"{owner.id}:{model}", RouteConfig(owner.id, model))
 

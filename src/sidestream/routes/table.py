@@ -156,7 +156,7 @@ class Provider:
         base_url_env, key_env: variables that may hold the endpoint and the key, the first that is set counts.
         auth: how its key is sent. wire: what it speaks where no rule says otherwise.
         sign_in: how one gets a key without having one.
-        model: what side tasks are asked of when nobody chose a main route and its key is there.
+        side_model: what side tasks are asked of when nobody chose a main route and its key is there.
         headers: sent with every request; no secrets.
         requires: request fields that it needs. rejects: request fields that are never sent there.
         billing, billing_source: see `providers.Facts`.
@@ -175,7 +175,7 @@ class Provider:
     auth: Auth
     wire: Wire
     sign_in: SignIn | None
-    model: str | None
+    side_model: str | None
     headers: Mapping[str, str]
     requires: Mapping[str, Any]
     rejects: frozenset[str]
@@ -475,7 +475,7 @@ class _Head(Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = "wire"
     wire: Wire = "chat"
     sign_in: SignIn | None = None
-    model: Annotated[str, Meta(min_length=1)] | None = None
+    default_model: _Word | None = None  # `model` is a table
     headers: dict[_Word, _Word] = {}
     requires: dict[_Word, Any] = {}
     rejects: frozenset[_Word] = frozenset()
@@ -557,6 +557,7 @@ def _head(file: str, text: str) -> Provider:
     except ValueError as error:
         raise _damaged(file, text, error) from None
     fields = structs.asdict(head) | {"models_source": head.models_source or head.source}
+    fields["model"] = fields.pop("default_model")
     return Provider(**fields, file=file, text=text)
 
 
