@@ -18,7 +18,18 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from .errors import ConfigError
 
-__all__ = ["Auth", "Continuation", "Credential", "Prices", "Route", "RouteClocks", "Scope", "Secret", "Wire", "is_loopback"]
+__all__ = [
+    "Auth",
+    "Continuation",
+    "Credential",
+    "Prices",
+    "Route",
+    "RouteClocks",
+    "Scope",
+    "Secret",
+    "Wire",
+    "is_loopback",
+]
 
 Wire = Literal["responses", "chat", "messages"]
 # How a key is sent: as the wire's own provider wants it, or in the header of that name.

@@ -176,8 +176,9 @@ def test_an_api_key_goes_to_openai_alone(tmp_path: Path) -> None:
     assert signed.base_url == API_URL
     applied = signed.apply(Route(signed.base_url, "gpt-5"))
     assert (applied.api_key, applied.headers, applied.expires) == (Secret("sk-1"), {}, None)
-    with pytest.raises(ConfigError, match=r"is for https://api\.openai\.com/v1"):
-        signed.apply(OFFICIAL)
+    for each in (signed, sign_in(tmp_path / "codex", endpoints=[BASE_URL])):
+        with pytest.raises(ConfigError, match=r"is for https://api\.openai\.com/v1"):
+            each.apply(OFFICIAL)
     assert signed.renew(applied, 5) is None
     assert signed.problem == "an API key is not renewed: put another key in its place with `codex login`"
     write_auth(tmp_path / "codex", {"OPENAI_API_KEY": "sk-2"})

@@ -262,6 +262,34 @@ def test_a_token_that_is_revoked_in_the_middle_is_renewed_for_the_continuation(
     assert paths(world.lab) == ["responses", "responses", "token", "responses"]
 
 
+def test_a_configured_route_signs_in_by_itself(
+    lab: Callable[..., Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`provider = "codex"` in the configuration: the sign-in of $CODEX_HOME, what the table says the backend
+    requires and rejects, and a renewal when it is needed."""
+    world = World(lab, tmp_path)
+    monkeypatch.setenv("CODEX_HOME", str(world.home))
+    monkeypatch.delenv("CODEX_AUTH_HOME", raising=False)
+    monkeypatch.setenv("CODEX_REFRESH_TOKEN_URL_OVERRIDE", Codex.token_url(world.lab))
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'''main = "mine"
+[routes.mine]
+provider = "codex"
+model = "gpt-5-codex"
+base_url = "{Codex.base_url(world.lab)}"
+'''
+    )
+    world.codex.revoke()
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    with Client(config=config) as client:
+        assert client.complete(turns, temperature=0.3, max_output_tokens=50).text == ANSWER
+        assert client.complete("Hi").text == ANSWER
+    assert paths(world.lab) == ["responses", "token", "responses", "responses"]
+    said = [request.fields().get("instructions") for request in world.lab.requests]
+    assert said == ["Be brief.", None, "Be brief.", "You are a helpful assistant."]
+
+
 # Canaries.
 
 

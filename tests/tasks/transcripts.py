@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -189,9 +190,10 @@ def jsonl(objects: list[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in objects)
 
 
-def orphans(result: Compaction) -> set[str]:
+def orphans(result: Any) -> set[str]:
     """Call ids without a result, and the other way round."""
-    parts = [part for message in result.conversation.messages for part in message.parts if part.id]
+    conversation = getattr(result, "conversation", result)
+    parts = [part for message in conversation.messages for part in message.parts if part.id]
     calls = {part.id for part in parts if part.kind == "call"}
     return calls ^ {part.id for part in parts if part.kind == "result"}
 
@@ -201,7 +203,7 @@ def alternates(messages: list[Any]) -> bool:
     spoken = [each for each in messages if each["role"] != "system"]
     return not any(
         one["role"] == two["role"] and one["role"] in ("user", "assistant")
-        for one, two in zip(spoken, spoken[1:], strict=False)
+        for one, two in itertools.pairwise(spoken)
     )
 
 

@@ -271,8 +271,9 @@ class CodexSignIn:
     # What a route gets of it.
 
     def _on(self, route: Route, mine: SignedIn) -> Route:
-        own = BASE_URL if mine.kind == "chatgpt" else API_URL
-        if not any(_is_below(route.base_url, base) for base in (own, *self._endpoints)):
+        own, foreign = (BASE_URL, API_URL) if mine.kind == "chatgpt" else (API_URL, BASE_URL)
+        named = any(_is_below(route.base_url, base) for base in (own, *self._endpoints))
+        if not named or _is_below(route.base_url, foreign):
             raise ConfigError(
                 f"the key of the Codex sign-in is for {own}, not for {route.origin}",
                 hint="give the route that base URL, or name your own in endpoints=",

@@ -272,7 +272,7 @@ class Planner:
     def _discovered(self) -> Iterator[_Candidate]:
         """Providers whose key lies in the environment, with the model their file names for side tasks."""
         for owner in providers():
-            model, url = owner.side_model, owner.base_url
+            model, url = owner.default_model, owner.base_url
             if model and url and any(self._environ.get(name) for name in keys_for(owner, url, self._environ)):
                 yield from self._configured(f"{owner.id}:{model}", RouteConfig(owner.id, model))
 

@@ -156,7 +156,7 @@ class Provider:
         base_url_env, key_env: variables that may hold the endpoint and the key, the first that is set counts.
         auth: how its key is sent. wire: what it speaks where no rule says otherwise.
         sign_in: how one gets a key without having one.
-        side_model: what side tasks are asked of when nobody chose a main route and its key is there.
+        default_model: what side tasks are asked of when nobody chose a main route and its key is there.
         headers: sent with every request; no secrets.
         requires: request fields that it needs. rejects: request fields that are never sent there.
         billing, billing_source: see `providers.Facts`.
@@ -175,7 +175,7 @@ class Provider:
     auth: Auth
     wire: Wire
     sign_in: SignIn | None
-    side_model: str | None
+    default_model: str | None
     headers: Mapping[str, str]
     requires: Mapping[str, Any]
     rejects: frozenset[str]
@@ -557,7 +557,6 @@ def _head(file: str, text: str) -> Provider:
     except ValueError as error:
         raise _damaged(file, text, error) from None
     fields = structs.asdict(head) | {"models_source": head.models_source or head.source}
-    fields["model"] = fields.pop("default_model")
     return Provider(**fields, file=file, text=text)
 
 

@@ -152,7 +152,8 @@ class Plan:
         return whole, text
 
     def _grew(self, result: Conversation) -> bool:
-        return result.chars >= self.source.chars or heavier(result, self.source)
+        empty = not spoken(result)  # nobody can be asked with nothing
+        return empty or result.chars >= self.source.chars or heavier(result, self.source)
 
     def _made(self, result: Conversation, text: str, method: Method, told: str, why: str) -> Compaction:
         notice = f"{why} {told} {len(self.middle)} of {spoken(self.source)} messages.".strip()
