@@ -1,7 +1,7 @@
 """hermes-agent's own context compression where answers keep breaking: alone, and through sidestream.
 
     python bench/hermes.py --turns 40 --write     # also renews the table in docs/hosts.md
-    python bench/hermes.py --smoke                # four turns of `host`; fails if one lost a message
+    python bench/hermes.py --smoke                # three turns of `host`; fails if one lost a message
 
 The agent is the one of `requirements/hermes.txt`, installed into `.cache/hermes`. Its compressor compresses
 one long conversation again and again, a new compressor every time, with its default settings but for the
@@ -322,7 +322,7 @@ def main() -> int:
     parser.add_argument("--shares", type=float, nargs="*", default=(0.5, 1.0))
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--smoke", action="store_true", help="four turns of host, checked")
+    parser.add_argument("--smoke", action="store_true", help="three turns of host, checked")
     parser.add_argument("--write", action="store_true", help="renew docs/hosts.md")
     parser.add_argument("--json", type=Path, help="write every single turn here")
     args = parser.parse_args()
@@ -330,7 +330,7 @@ def main() -> int:
         print("SKIPPED: hermes-agent is for Python 3.11 to 3.13", file=sys.stderr)
         return 0
     install("hermes")
-    turns = 4 if args.smoke else args.turns
+    turns = 3 if args.smoke else args.turns
     rows = rows_of(args.shares, ("host",) if args.smoke else args.ways)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         done = list(pool.map(lambda row: measure(row, turns, args.seed), rows))

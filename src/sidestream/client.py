@@ -151,6 +151,15 @@ class _Settings:
         """
         return self._planner.plan(Choice(task, route, model))
 
+    def task(self, name: str) -> TaskConfig:
+        """What is configured of a task. Raises UsageError: there is no such task."""
+        return self._planner.task(name)
+
+    def timeouts(self, task: str = "", timeout: Timeout = None) -> Timeouts:
+        """The clocks of a call for that task with that `timeout=`."""
+        usual = Plan((), task=self._planner.task(task)).timeouts(self._timeouts)
+        return usual if timeout is None else _timeouts(timeout, usual)
+
     def _call(
         self,
         input: Input,
@@ -178,7 +187,7 @@ class _Settings:
         return Call(
             request,
             plan.routes,
-            plan.timeouts(self._timeouts) if timeout is None else _timeouts(timeout, self._timeouts),
+            self.timeouts(choice.task, timeout),
             plan.policy(self._policy),
             live=live,
             empty_is_failure=bool(task.empty_is_failure if empty_is_failure is None else empty_is_failure),

@@ -15,6 +15,7 @@
        │  └─ ServerError          try later
        ├─ DeadlineExceeded        allow more time: .clock names which, .setting how to change it
        ├─ BudgetExhausted         wait until .retry_at, or allow more: .budget names which limit it was
+       ├─ InvalidAnswer           ask differently, or another model: the answer is whole and not what was asked for
        ├─ NoRoute                 configure a route
        ├─ UsageError              fix the calling code or the input (also a ValueError)
        └─ ConfigError             fix the configuration (also a ValueError)
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "ContextTooLong",
     "DeadlineExceeded",
+    "InvalidAnswer",
     "NoRoute",
     "ProviderError",
     "QuotaExceeded",
@@ -198,6 +200,22 @@ class BudgetExhausted(CallFailed):
         super().__init__(message, fault=fault, hint=hint, reply=reply, attempts=attempts)
         self.budget = budget
         self.retry_at = retry_at
+
+
+class InvalidAnswer(SidestreamError):
+    """The model answered, and its answer is not what the task asked for: `reply` has it, `problem` says why."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        problem: str = "",
+        hint: str = "",
+        reply: Reply | None = None,
+        attempts: tuple[Attempt, ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, reply=reply, attempts=attempts)
+        self.problem = problem or message
 
 
 class NoRoute(SidestreamError):

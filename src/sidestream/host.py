@@ -27,6 +27,7 @@ from .routes.environment import routes_from_environment
 __all__ = ["Arguments", "Completion", "Host", "extract_content_or_reasoning"]
 
 Key = str | Callable[[], str] | None
+Main = Route | Mapping[str, Any] | None
 _WIRES = {"chat_completions": "chat", "codex_responses": "responses", "anthropic_messages": "messages"}
 _OWN = frozenset({"", "auto", "main", "custom"})  # words for what a call gets anyway: the agent's own
 _TASKS = {"title_generation": "title"}  # names that are others here
@@ -66,7 +67,7 @@ class Arguments(TypedDict, total=False):
     base_url: str | None
     api_key: Key
     api_mode: str | None
-    main_runtime: Route | Mapping[str, Any] | None
+    main_runtime: Main
     temperature: float | None
     max_tokens: int | None
     tools: Sequence[Mapping[str, Any]] | None
@@ -177,19 +178,20 @@ class Host:
         client: Client | None = None,
         async_client: AsyncClient | None = None,
         *,
-        main: Route | Mapping[str, Any] | None = None,
+        main: Main = None,
         raises: Callable[[SidestreamError], Exception] = lambda error: error,
     ) -> None:
         self._client, self._async_client, self._raises = client, async_client, raises
         self.set_main(main)
 
-    def set_main(self, main: Route | Mapping[str, Any] | None) -> None:
+    def set_main(self, main: Main) -> None:
         """Tell the agent's own route, as `main_runtime=` does: calls that begin from now on ask it first.
 
         Raises:
             ConfigError, UsageError: it makes no sense.
         """
-        self._main = _runtime(main)
+        _runtime(main)
+        self._main = dict(main) if isinstance(main, Mapping) else main
 
     def call_llm(self, task: str | None = None, **arguments: Unpack[Arguments]) -> Completion:
         """Ask, and wait for the whole answer. The arguments: `Arguments`.
@@ -227,10 +229,10 @@ class Host:
 # From their arguments to ours.
 
 
-def _asked(task: str | None, given: Arguments, main: Route | None) -> dict[str, Any]:
+def _asked(task: str | None, given: Arguments, told: Main) -> dict[str, Any]:
     """How the client is asked."""
     _check(given)
-    main = _runtime(given.get("main_runtime")) or main
+    main = _runtime(given.get("main_runtime")) or _runtime(told)
     route, model = _route(given, main, _other(given.get("model")))
     params = {**(given.get("extra_body") or {}), **_reasoning(given.get("reasoning_config") or {})}
     params |= {name: given.get(name) for name in ("temperature", "max_tokens") if given.get(name) is not None}
@@ -269,7 +271,7 @@ def _reasoning(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"reasoning": {"effort": effort}} if effort else {}
 
 
-def _runtime(main: Route | Mapping[str, Any] | None) -> Route | None:
+def _runtime(main: Main) -> Route | None:
     """The agent's own route; None if what it tells is not enough for one."""
     if main is None or isinstance(main, Route):
         return main

@@ -31,13 +31,15 @@ class Done(NamedTuple):
     err: str
 
 
-def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+def environment(extra: Mapping[str, str | None] = {}) -> dict[str, str]:
+    """What a command sees; a variable that is None is not set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     cache = {name: os.environ[name] for name in ("SIDESTREAM_CACHE_DIR",) if name in os.environ}
-    return {**kept, **cache, "PYTHONPATH": str(ROOT / "src"), "SIDESTREAM_CONFIG": "", **extra}
+    own = {"PYTHONPATH": str(ROOT / "src"), "SIDESTREAM_CONFIG": ""}
+    return {name: value for name, value in {**kept, **cache, **own, **extra}.items() if value is not None}
 
 
-def sidestream(*arguments: object, stdin: bytes = b"", env: Mapping[str, str] = {}) -> Done:
+def sidestream(*arguments: object, stdin: bytes = b"", env: Mapping[str, str | None] = {}) -> Done:
     """Run a command in this process, its streams no terminal."""
     from sidestream.cli.app import run
 

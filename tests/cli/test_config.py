@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(*arguments: str, env: dict[str, str] | None = None) -> Done:
-    done = sidestream("config", *arguments, env=env or {})
+    done = sidestream("config", *arguments, env={"SIDESTREAM_CONFIG": None, **(env or {})})
     assert CANARY not in done.out + done.err
     return done
 
@@ -87,7 +87,7 @@ def test_every_value_is_shown_with_its_place(home: Path) -> None:
     path = whole(home)
     shown = rows(config(env=ENV))
     assert shown["main"] == ("work", f"{path}:1")
-    assert shown["discover"] == ("true", "default")
+    assert shown["discover"] == ("false", "default")
     assert shown["defaults.timeout"] == ("1800", "default")
     assert shown["defaults.first"] == ("-", "default")
     assert shown["defaults.tries"] == ("2", "default")

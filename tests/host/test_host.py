@@ -18,6 +18,7 @@ from sidestream import (
     Cancel,
     Cancelled,
     Client,
+    ConfigError,
     NoRoute,
     Policy,
     Route,
@@ -243,6 +244,16 @@ def test_a_call_asks_the_agents_own_model(way: str) -> None:
 
 
 @both
+def test_a_provider_is_a_name_of_the_configuration(way: str) -> None:
+    """A provider that nobody configured is an error that names it, and the agent's own model is not asked."""
+    with Lab(script.say(TEXT)) as lab:
+        for arguments in ({"provider": "elsewhere"}, {"provider": "elsewhere", "model": "m"}):
+            with pytest.raises(ConfigError, match="elsewhere"):
+                answered(way, at(lab), **arguments)
+        assert not lab.requests
+
+
+@both
 def test_half_a_runtime_is_none(way: str) -> None:
     """A runtime without an endpoint or a model leaves the client's own route in place."""
     with Lab(script.say(TEXT)) as lab:
@@ -298,13 +309,14 @@ def test_a_key_goes_to_its_own_origin_only(way: str) -> None:
 @both
 def test_a_key_may_be_a_function(way: str) -> None:
     """A key that is a function is asked for anew by every call."""
-    keys = iter(["sk-first-012345", "sk-second-012345"])
+    keys = iter(["sk-first-012345", "sk-second-012345", "sk-checked-0123", "sk-third-012345"])
     with Lab(script.say(TEXT)) as lab:
         runtime = {"base_url": lab.url, "model": "m", "api_key": lambda: next(keys)}
         for _ in range(2):
             answered(way, None, main_runtime=runtime)
+        answered(way, None, host={"main": runtime})  # which is also looked at when it is told
         sent = [request.header("authorization") for request in lab.requests]
-    assert sent == [fingerprint("Bearer sk-first-012345"), fingerprint("Bearer sk-second-012345")]
+    assert sent == [fingerprint(f"Bearer sk-{n}-012345") for n in ("first", "second", "third")]
 
 
 # Failures.

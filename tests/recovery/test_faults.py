@@ -114,6 +114,8 @@ IN_STREAM: list[tuple[Any, FaultKind]] = [
     ({"error": {"message": "prompt is too long: 9 tokens"}}, K.CONTEXT_LENGTH),
     ({"error": {"message": "Rate limit reached for x"}}, K.THROTTLED),
     ({"error": {"message": "something"}}, K.SERVER),
+    ({"error": {"code": "RESOURCE_EXHAUSTED", "message": "m"}}, K.QUOTA),
+    ({"error": {"message": "Error code: 401 - no such token"}}, K.AUTH),
 ]
 
 
@@ -153,6 +155,11 @@ ANSWERS: list[tuple[int, Any, FaultKind]] = [
     (429, {"error": {"message": "m", "type": "usage_limit_reached"}}, K.QUOTA),
     (429, {"error": {"message": "m", "type": "tokens", "code": "rate_limit_exceeded"}}, K.THROTTLED),
     (429, {"error": {"message": "You exceeded your current quota"}}, K.QUOTA),
+    (429, {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}, K.QUOTA),
+    (401, {"error": {"code": 401, "message": "m", "type": "AuthenticationError"}}, K.AUTH),
+    (403, {"code": "unauthenticated:bad-credentials", "error": "The OAuth2 token is not valid"}, K.AUTH),
+    (422, {"detail": [{"loc": ["body", "response_format"], "msg": "str type expected"}]}, K.PARAMETER),
+    (422, {"detail": [{"loc": ["body", "messages", 0], "msg": "str type expected"}]}, K.BAD_REQUEST),
     (500, {"error": {"message": "m", "type": "server_error"}}, K.SERVER),
     (500, {"error": {"message": "m", "code": "rate_limit_exceeded"}}, K.THROTTLED),
     (502, "<html><title>502 Bad Gateway</title>", K.SERVER),
@@ -162,6 +169,10 @@ ANSWERS: list[tuple[int, Any, FaultKind]] = [
     (504, "", K.SERVER),
     (524, "<html>", K.SERVER),
     (529, {"type": "error", "error": {"type": "overloaded_error", "message": "m"}}, K.OVERLOADED),
+    (403, "<html><head><title>403 Forbidden</title>", K.BLOCKED),
+    (403, "<html><title>Just a moment...</title>Enable JavaScript and cookies to continue", K.BLOCKED),
+    (503, "<html><title>Just a moment...</title>", K.BLOCKED),
+    (401, "<html>", K.AUTH),
     (301, "", K.BAD_REQUEST),
     (307, {"error": {"code": "insufficient_quota"}}, K.BAD_REQUEST),
 ]
@@ -174,6 +185,80 @@ def test_answer_has_its_kind_and_the_body_beats_the_status(status: int, body: An
     fault = from_rejection(status, {}, data)
     assert (fault.kind, fault.status) == (kind, status)
     assert fault.detail
+
+
+# What providers say in words alone: (status, message, kind). Most rows were found in an agent's issues.
+SAID: list[tuple[int, str, FaultKind]] = [
+    # money and plans
+    (402, "This request requires more credits, or fewer max_tokens. You can only afford 7117", K.QUOTA),
+    (403, "this model requires a subscription, upgrade for access", K.QUOTA),
+    (403, "The model is not available on the free tier", K.QUOTA),
+    (404, "This model isn't available on the free tier.", K.QUOTA),
+    (429, "balance_depleted", K.QUOTA),
+    (429, "Your prepaid credits are exhausted", K.QUOTA),
+    (429, "You have no usable credits left", K.QUOTA),
+    (429, "you (x) have reached your weekly usage limit", K.QUOTA),
+    (429, "you have reached your session usage limit", K.QUOTA),
+    (429, "You have exceeded your daily limit", K.QUOTA),
+    (429, "Your daily quota is used up", K.QUOTA),
+    (429, "Too many tokens per day", K.QUOTA),
+    (429, "Resource has been exhausted (e.g. check quota).", K.QUOTA),
+    (429, "You've hit your usage limit. Try again later.", K.QUOTA),
+    (429, "Your account is not active, please check your billing details on our website.", K.QUOTA),
+    # rates, which pass
+    (429, "Quota exceeded for quota metric 'Requests' and limit 'Requests per minute'", K.THROTTLED),
+    (429, "You exceeded your current quota. Please retry in 34.074824224s.", K.THROTTLED),
+    (429, "Rate limit reached for x on tokens per min. Please try again in 2s", K.THROTTLED),
+    # parameters
+    (400, "Unsupported value: 'temperature' does not support 0.2 with this model.", K.PARAMETER),
+    (400, "temperature is not supported with this model", K.PARAMETER),
+    (400, "`top_p` is not allowed here", K.PARAMETER),
+    (400, "Reasoning is mandatory for this endpoint and cannot be disabled.", K.PARAMETER),
+    (400, "This model does not support reasoning_effort", K.PARAMETER),
+    (400, "This response_format type is unavailable now", K.PARAMETER),
+    (400, "litellm.BadRequestError: This response_format type is unavailable now", K.PARAMETER),
+    (400, "this response_format requires constrained output, which is not there", K.PARAMETER),
+    (400, "compile_grammar_error: guided_grammar is not valid", K.PARAMETER),
+    (400, "Failed to compile the schema with xgrammar", K.PARAMETER),
+    (400, "response_format: Extra inputs are not permitted", K.PARAMETER),
+    (400, "output_config.format: Extra inputs are not permitted", K.PARAMETER),
+    (400, "messages.0.content: Extra inputs are not permitted", K.BAD_REQUEST),
+    # models
+    (400, "invalid model format", K.NOT_FOUND),
+    (400, "x/y is not a valid model ID", K.NOT_FOUND),
+    (400, "unsupported model", K.NOT_FOUND),
+    (400, "The 'x' model is not supported when using Codex with a ChatGPT account.", K.NOT_FOUND),
+    (404, "model not found", K.NOT_FOUND),
+    # keys
+    (403, "bad-credentials: the token is expired", K.AUTH),
+]
+
+
+@pytest.mark.parametrize(("status", "message", "kind"), SAID)
+def test_words_alone_have_their_kind(status: int, message: str, kind: FaultKind) -> None:
+    """Where a provider gives no code, strict phrases say what it means."""
+    fault = from_rejection(status, {}, json.dumps({"error": {"message": message}}).encode())
+    assert fault.kind is kind, message
+
+
+def test_words_of_an_ordinary_answer_match_nothing() -> None:
+    """A complaint about the request that happens to use such words is the request's."""
+    for message in (
+        "messages.3: the tool result does not match a call about the daily report",
+        "Invalid value for 'messages': the limit is 100 entries",
+        "The image exceeds 5 MB",
+    ):
+        fault = from_rejection(400, {}, json.dumps({"error": {"message": message}}).encode())
+        assert fault.kind is K.BAD_REQUEST, message
+
+
+def test_a_challenge_for_browsers_is_not_about_the_key() -> None:
+    """A web page on 403 is not the provider's word: another key is no use there, another endpoint is."""
+    page = b"<html><title>Just a moment...</title>Enable JavaScript and cookies to continue</html>"
+    fault = from_rejection(403, {}, page)
+    assert (fault.kind.scope, fault.kind.again) == ("endpoint", False)
+    assert fault.detail == "HTTP 403 with an HTML page: Just a moment..., a challenge for browsers"
+    assert from_rejection(403, {"cf-mitigated": "challenge"}, b"<html>").kind is K.BLOCKED
 
 
 def test_every_status_has_a_kind() -> None:
@@ -191,6 +276,12 @@ def test_every_status_has_a_kind() -> None:
         ("Unknown parameter: 'reasoning.effort'.", "reasoning.effort"),
         ("Unrecognized request argument supplied: top_k", "top_k"),
         ("The parameter `temperature` is not supported by this model", "temperature"),
+        ("Unsupported value: 'temperature' does not support 0.2 with this model.", "temperature"),
+        ("This model does not support reasoning_effort", "reasoning_effort"),
+        ("Reasoning is mandatory for this endpoint and cannot be disabled.", "reasoning"),
+        ("compile_grammar_error: guided_grammar is not valid", "response_format"),
+        ("response_format.type: str type expected", "response_format"),
+        ("output_config.format: Extra inputs are not permitted", "output_config.format"),
     ],
 )
 def test_rejected_parameter_is_named(message: str, param: str) -> None:
@@ -315,6 +406,11 @@ LATER = "Sun, 22 Nov 2026 18:01:30 GMT"
         ({}, "try again in 3 seconds", 3.0),
         ({}, "Try again in 2 minutes", 120.0),
         ({}, "try again in 2m", 120.0),
+        ({}, "Please try again in 6m0s.", 360.0),
+        ({}, "Please try again in 7m14.4s", 434.4),
+        ({}, "try again in 1h12m3s", 4323.0),
+        ({}, "Please retry in 34.074824224s.", 34.074824224),
+        ({}, "try again in", None),
         ({}, "try again in a moment", None),
         ({}, "try again in 5 hours", None),
         ({}, "try again in 99999999999s", None),

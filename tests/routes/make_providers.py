@@ -17,7 +17,7 @@ from sidestream.routes.table import ModelFacts, Row, Rule
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "providers.md"
 BEGIN, END = "<!-- providers -->\n", "<!-- /providers -->\n"
 
-NAMES = ("id", "provider", "also called", "endpoint", "key from", "speaks")
+NAMES = ("id", "provider", "also called", "endpoint", "key from", "speaks", "for side tasks")
 HOSTED = ("provider", "models", "continuation", "wires", "while reasoning", "remarks")
 LEFT_OUT = ("provider", "models", "wires", "never sent", "sent as", "sent besides")
 MODELS = ("provider", "models", "window", "reads images")
@@ -56,8 +56,9 @@ def as_name(each: Provider) -> str:
     keys = code(each.key_env) or (f"sign-in `{each.sign_in}`" if each.sign_in else "")
     sent = {"wire": "", "bearer": " as Bearer"}.get(each.auth, f" as `{each.auth}`") if keys else ""
     url = f"`{each.base_url}`" if each.base_url else "yours"
+    model = f"`{each.default_model}`" if each.default_model else ""
     moved = f", or {code(each.base_url_env)}" if each.base_url_env else ""
-    return line(f"`{each.id}`", each.name, code(each.aliases), url + moved, keys + sent, speaks)
+    return line(f"`{each.id}`", each.name, code(each.aliases), url + moved, keys + sent, speaks, model)
 
 
 def as_rule(rule: Rule) -> str:

@@ -18,6 +18,8 @@ from sidestream import (
     BadRequest,
     Client,
     ConfigError,
+    FaultKind,
+    ProviderError,
     QuotaExceeded,
     Reply,
     Route,
@@ -213,14 +215,29 @@ def test_a_usage_limit_is_quota_with_the_moment_it_resets(
 
 @both
 def test_the_challenge_is_an_error_of_its_own(lab: Callable[..., Lab], tmp_path: Path, ask: Ask) -> None:
-    """Without the identity headers the page of the challenge comes: the error names it, and its HTML is not
-    shown."""
+    """Without the identity headers the page of the challenge comes: the error names it, its HTML is not
+    shown, and no token is spent on it, for the key is not at fault."""
     world = World(lab, tmp_path)
-    nameless = replace(world.route, credential=None, headers={})
-    with pytest.raises(SidestreamError) as caught:
-        ask([nameless])
-    assert "HTTP 403 with an HTML page: Just a moment..." in str(caught.value)
+    world.signed._identity = lambda _: {}  # type: ignore[method-assign]  # a client that does not say who it is
+    with pytest.raises(ProviderError) as caught:
+        ask([replace(world.route, headers={})])
+    assert (caught.value.status, caught.value.fault.kind) == (403, FaultKind.BLOCKED)
+    assert "Just a moment..." in str(caught.value)
     assert "<html" not in str(caught.value)
+    assert paths(world.lab) == ["responses"]
+
+
+@both
+def test_a_stale_token_of_a_fallback_is_renewed_there(
+    lab: Callable[..., Lab], tmp_path: Path, ask: Ask
+) -> None:
+    """The main route fails and the fallback's token was revoked: it is renewed, and the fallback answers."""
+    world = World(lab, tmp_path)
+    world.codex.revoke()
+    main = lab(script.error(500, {"error": {"message": "no"}}))
+    reply = ask([Route(main.url, "m", "responses", name="main"), world.route])
+    assert reply.text == ANSWER
+    assert paths(world.lab) == ["responses", "token", "responses"]
 
 
 @both

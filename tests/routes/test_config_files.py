@@ -209,7 +209,7 @@ def test_a_project_chooses_among_what_there_is(place: Path) -> None:
         ("[tasks.memory]\nmax_cost = 0.2", "max_cost above yours"),
         ("[tasks.title]\nmax_cost = 2", "max_cost above yours"),
         ("[defaults]\nmax_cost = 2", "max_cost above yours"),
-        ("discover = true", "discover where you said no"),
+        ("discover = true", "discover where you have not"),
         ("[defaults.params]\nweb_search = [{ server_url = 'https://evil.test' }]", "web_search to a text"),
         ("[tasks.title.params]\nprovider = { order = ['x'] }", "provider to a text"),
         ("[routes.work.params]\nmodels = ['x']", "models to a text"),
@@ -225,8 +225,8 @@ def test_a_project_may_not_lead_keys_or_calls_elsewhere(place: Path, line: str, 
 
 
 def test_what_the_user_has_not_tied_down_is_free(place: Path) -> None:
-    """Without a word of the user's on it, a project may turn discovery on and name a price."""
-    assert load(place, "", "discover = true\n[defaults]\nmax_cost = 2").defaults.max_cost == 2
+    """Without a word of the user's on it, a project may name a price, and turn off what it does not want."""
+    assert load(place, "discover = true", "discover = false\n[defaults]\nmax_cost = 2").defaults.max_cost == 2
 
 
 def test_a_project_may_name_the_routes_of_the_user(place: Path) -> None:

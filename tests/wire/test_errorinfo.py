@@ -76,13 +76,17 @@ SHAPES: dict[str, tuple[Any, ErrorInfo]] = {
         ErrorInfo(message="Instructions are required"),
     ),
     "fastapi detail list": ({"detail": [{"loc": ["body"], "msg": "m"}]}, ErrorInfo(message="m")),
+    "fastapi detail with its place": (
+        {"detail": [{"loc": ["body", "response_format", "type"], "msg": "str type expected"}]},
+        ErrorInfo(message="response_format.type: str type expected"),
+    ),
     "gemini array": (
         [{"error": {"code": 401, "message": "m", "status": "UNAUTHENTICATED"}}],
-        ErrorInfo("401", "m", status=401),
+        ErrorInfo("401", "m", "UNAUTHENTICATED", status=401),
     ),
     "gemini, no code": (
         {"error": {"message": "m", "status": "UNAVAILABLE"}},
-        ErrorInfo("UNAVAILABLE", "m"),
+        ErrorInfo("UNAVAILABLE", "m", "UNAVAILABLE"),
     ),
     "groq string": ({"error": "over_capacity"}, ErrorInfo("over_capacity", "over_capacity")),
     "string with words": ({"error": "no more credits today"}, ErrorInfo("", "no more credits today")),

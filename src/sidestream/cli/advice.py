@@ -29,6 +29,7 @@ ADVICE: dict[K, str] = {
     K.THROTTLED: f"try again later; {_SECOND_ROUTE}",
     K.QUOTA: f"raise the quota, or wait for its reset; {_SECOND_ROUTE}",
     K.AUTH: "check SIDESTREAM_API_KEY or OPENAI_API_KEY, and that the key belongs to this endpoint",
+    K.BLOCKED: f"the key is not at fault: check the network, the proxy and the base URL; {_SECOND_ROUTE}",
     K.NOT_FOUND: "check --model, the base URL (most end in /v1) and --wire",
     K.CONTEXT_LENGTH: "send less, or shorten the conversation first: sidestream compress",
     K.REFUSED: "ask something else, or another model",

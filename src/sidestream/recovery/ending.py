@@ -76,6 +76,9 @@ _HINTS: dict[FaultKind, str] = {
     FaultKind.CONNECT: "check the base URL and the network",
     FaultKind.AUTH: "check the API key and that it belongs to this endpoint",
     FaultKind.QUOTA: "raise the quota or configure another route",
+    FaultKind.BLOCKED: (
+        "the key is not at fault: check the route's headers (User-Agent above all), the network and the proxy"
+    ),
     FaultKind.NOT_FOUND: "check the model name, the base URL and the wire",
     FaultKind.CONTEXT_LENGTH: "send less, or compress the conversation first",
     FaultKind.REFUSED: "the words of the refusal are in reply.refusal",

@@ -54,6 +54,7 @@ class FaultKind(enum.Enum):
     THROTTLED = "throttled", True, "route", "RateLimited", "too many requests for now"
     QUOTA = "quota", False, "credential", "QuotaExceeded", "the account's quota or money is used up"
     AUTH = "auth", False, "credential", "AuthFailed", "the credential was not accepted"
+    BLOCKED = "blocked", False, "endpoint", "ServerError", "something in front of the provider turns us away"
     NOT_FOUND = "not_found", False, "model", "BadRequest", "no such model or endpoint"
     CONTEXT_LENGTH = "context_length", False, "model", "ContextTooLong", "the request does not fit the model"
     REFUSED = "refused", False, "request", "Refused", "the model or a filter declined"
@@ -158,6 +159,7 @@ CODES: dict[str, FaultKind] = {
             "organization_on_hold",
             "quota_exceeded",
             "insufficient_balance",
+            "balance_depleted",
         ),
         K.QUOTA,
     ),
@@ -173,6 +175,7 @@ CODES: dict[str, FaultKind] = {
             "ramp_limit_exceeded",
             "requests_limit_exceeded",
             "tokens_limit_exceeded",
+            "ratelimiterror",
         ),
         K.THROTTLED,
     ),
@@ -208,6 +211,7 @@ CODES: dict[str, FaultKind] = {
             "permission_error",
             "permission_denied",
             "token_expired",
+            "authenticationerror",
             "account_deactivated",
         ),
         K.AUTH,
@@ -246,7 +250,14 @@ CODES: dict[str, FaultKind] = {
         K.REFUSED,
     ),
     **dict.fromkeys(
-        ("unsupported_parameter", "unknown_parameter", "unsupported_value", "invalid_parameter"), K.PARAMETER
+        (
+            "unsupported_parameter",
+            "unknown_parameter",
+            "unsupported_value",
+            "invalid_parameter",
+            "compile_grammar_error",
+        ),
+        K.PARAMETER,
     ),
     **dict.fromkeys(
         ("invalid_prompt", "invalid_json", "flex_unavailable", "unsupported_content_type"), K.BAD_REQUEST
@@ -262,6 +273,20 @@ TYPES: dict[str, FaultKind] = {
     "requests": K.THROTTLED,
 }
 
+# Request fields that models and servers reject by name, other than what every request has.
+_FIELD = (
+    r"(?:temperature|top_[pk]|min_p|(?:frequency|presence|repetition)_penalty|max_\w*tokens|logit_bias|seed|stop"
+    r"|response_format|output_config|text\.format|reasoning\w*|thinking|verbosity|tool_choice|stream_options"
+    r"|parallel_tool_calls|(?:top_)?logprobs|service_tier|store|metadata|prompt_cache_\w+)"
+)
+# A field that a server does not know at all.
+_EXTRA = r"^(?!messages|input|system|instructions|tools|model)([a-z_]\w*(?:\.\w+)*): extra inputs are not"
+# What says that a schema for the answer is the trouble.
+_SCHEMA = (
+    r"guided_(?:grammar|json)|xgrammar|compile_grammar"
+    r"|response_format .{0,60}(?:unavailable|constrained output)"
+)
+
 # Phrases, for providers that give no code. Strict on purpose: a wrong match here costs money or an answer.
 _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
     (
@@ -274,17 +299,30 @@ _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
             r"exceed context limit",
         ),
     ),
+    # A quota that is back within a minute is a rate.
+    (
+        K.THROTTLED,
+        (r"(requests?|tokens?|queries|quota|limit)s?( limit)? per[ _]minute", r"retry in \d{1,2}(\.\d+)?s"),
+    ),
     (
         K.QUOTA,
         (
             r"insufficient (funds|balance|credits?)",
             r"can only afford",
             r"out of (funds|credits)",
+            r"(requires?|needs?) more credits",
+            r"credits? .{0,20}(exhausted|depleted|used up)",
+            r"balance[ _](is )?depleted",
             r"payment required",
-            r"requires a subscription",
-            r"upgrade for (access|higher limits)",
-            r"(weekly|session|monthly) (usage )?limit",
-            r"quota exceeded|exceeded your current quota",
+            r"check your (plan and )?billing",
+            r"requires a (paid )?subscription",
+            r"upgrade (for|to get) (access|higher limits)",
+            r"(not|isn['\u2019]t) available (on|in|for) (the|your) free (tier|plan)",
+            r"(daily|weekly|session|monthly|hour) (usage |request |token )?(limit|quota)",
+            r"(hit|reached|exceeded) your usage limit",
+            r"(requests|tokens) per day",
+            r"quota[ _]exceeded|exceeded your current quota",
+            r"resource[ _-]?(has been )?exhausted",
             r"no usable credits",
             r"credit balance is too low",
             r"reached your specified (api )?usage limits",
@@ -297,19 +335,28 @@ _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
         (
             r"(unsupported|unknown|unrecognized|invalid) (request )?(parameter|argument)s?\b",
             r"(parameter|argument) .{0,60}(not supported|unsupported)",
-            r"does not support .{0,40}(temperature|top_p|response_format|max_\w*tokens|reasoning)",
-            r"^\w+: extra inputs are not permitted",
+            rf"does not support .{{0,40}}\b{_FIELD}",
+            rf"['\"`]{_FIELD}['\"`]? (does not support|is not supported|is unsupported|is not allowed)",
+            rf"^{_FIELD} (is|are) (not supported|unsupported|not allowed)",
+            _EXTRA,
+            r"^(response_format|output_config)(\.\w+)*: ",
             r"^`\w+` is deprecated for this model",
+            r"reasoning is mandatory",
+            _SCHEMA,
         ),
     ),
     (
         K.NOT_FOUND,
         (
             r"(model|deployment) .{0,80}(does not exist|not found|is not supported)",
-            r"no such model|unknown model",
+            r"no such model|(unknown|unsupported) model",
+            r"(is not a valid|invalid) model( id| name| format)?\b",
         ),
     ),
-    (K.AUTH, (r"(incorrect|invalid) api key", r"bad-credentials", r"invalid (access )?token")),
+    (
+        K.AUTH,
+        (r"(incorrect|invalid) api key", r"bad-credentials", r"invalid (access )?token", r"error code: 401"),
+    ),
 )
 PHRASES = tuple((re.compile("|".join(words), re.IGNORECASE), kind) for kind, words in _PHRASES)
 
@@ -334,12 +381,26 @@ STATUSES: dict[int, FaultKind] = {
 _LONGEST = 500
 _TEN_YEARS = 10 * 365 * 86400.0
 _KEYISH = re.compile(r"(?i)\b(sk|pk|rk|key|ghp|gho|xox[a-z])[-_][\w.\-]{8,}|bearer\s+\S{8,}")
-_TRY_AGAIN = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?)\s*(ms|s|seconds?|m|minutes?)\b", re.IGNORECASE)
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry) in (?:(\d{1,3})h)?(?:(\d{1,4})\s*m(?:inutes?)?(?![a-z]))?"
+    r"(?:(\d{1,6}(?:\.\d{1,12})?)\s*(ms|s|seconds?))?(?![a-z])",
+    re.IGNORECASE,
+)
 _PARAMETER = re.compile(
     r"(?:parameter|argument)s?(?: supplied)?:?\s*['\"`]?([a-z_]\w*(?:\.\w+)*)['\"`]?"
     r"|['\"`]([a-z_]\w*(?:\.\w+)*)['\"`].{0,40}(?:not supported|unsupported|deprecated for this model)"
-    r"|^([a-z_]\w*): extra inputs",
+    rf"|{_EXTRA}"
+    rf"|\b({_FIELD})\b",
     re.IGNORECASE,
+)
+_SCHEMA_FIELD = re.compile(_SCHEMA, re.IGNORECASE)
+# What a web application firewall says to something it takes for a bot.
+_CHALLENGE = re.compile(
+    r"enable javascript and cookies|cf-chl|challenge-platform|just a moment", re.IGNORECASE
+)
+# What routers put in place of an answer, as an answer: exactly this and nothing else.
+NOTICES = re.compile(
+    r"(connect|connection|request|read) time(d )?out,? please try again( later)?\.?", re.IGNORECASE
 )
 
 
@@ -407,12 +468,7 @@ def _rejection(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
             K.BAD_REQUEST, f"the endpoint redirects (HTTP {status}); redirects are not followed", status
         )
     if text[:1] == "<":
-        return replace(
-            Fault(
-                _by_status(status), one_line(f"HTTP {status} with an HTML page{_title(text)}"), status=status
-            ),
-            retry_after=retry_after(headers),
-        )
+        return _page(status, headers, text)
     try:
         error = read_error(loads(body), dict(headers))
     except NotJSON:
@@ -424,12 +480,22 @@ def _rejection(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     return from_error(error, status=status)
 
 
+def _page(status: int, headers: Mapping[str, str], text: str) -> Fault:
+    """A web page in place of an answer: it is not the provider's word, so it says nothing about the key."""
+    challenged = headers.get("cf-mitigated") == "challenge" or _CHALLENGE.search(text)
+    detail = one_line(f"HTTP {status} with an HTML page{_title(text)}")
+    if challenged:
+        detail += ", a challenge for browsers"
+    kind = K.BLOCKED if challenged or status == 403 else _by_status(status)
+    return Fault(kind, detail, status=status, retry_after=retry_after(headers))
+
+
 def _by_body(error: ErrorInfo) -> FaultKind | None:
     for word in (error.code, error.type):
         if kind := CODES.get(word.lower()):
             return kind
     for pattern, kind in PHRASES:
-        if pattern.search(error.message) or pattern.search(error.code):
+        if any(map(pattern.search, (error.message, error.code, error.type))):
             return kind
     return TYPES.get(error.type.lower())
 
@@ -443,8 +509,12 @@ def _by_status(status: int | None) -> FaultKind:
 def _param(error: ErrorInfo) -> str:
     if error.param:
         return error.param
+    if _SCHEMA_FIELD.search(f"{error.message} {error.code}"):
+        return "response_format"
     found = _PARAMETER.search(error.message)
-    return next(filter(None, found.groups())) if found else ""
+    if found is None:
+        return ""
+    return (found[4] or "").lower() or next(filter(None, found.groups()))  # [4]: begins a sentence, perhaps
 
 
 def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
@@ -458,11 +528,12 @@ def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
         and (seconds := _until(headers["retry-after"], headers.get("date", ""))) is not None
     ):
         return seconds
-    if found := _TRY_AGAIN.search(message):
-        unit = found.group(2).lower()
-        scale = 0.001 if unit == "ms" else 60.0 if unit[0] == "m" else 1.0
-        return float(found.group(1)) * scale
-    return None
+    found = _TRY_AGAIN.search(message)
+    if found is None or not any(found.groups()):
+        return None
+    hours, minutes, rest, unit = found.groups()
+    scale = 0.001 if unit and unit.lower() == "ms" else 1.0
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0) * scale
 
 
 def _seconds(text: str, scale: float) -> float | None:

@@ -177,9 +177,9 @@ class Routing:
             return False
         if fault.kind is FaultKind.QUOTA:
             return self._afford(fault)
-        name = fault.param.split(".")[0].split("[")[0]
-        names = (name, *WIRES[self.route.wire].RENAMED.get(name, ()))
-        given = next((name for name in names if name in self.request().params), None)
+        params = self.request().params
+        names = _other_names(fault.param.split(".")[0].split("[")[0], self.route)
+        given = next((name for name in names if name in params), None)
         if fault.kind is not FaultKind.PARAMETER or given is None:
             return False
         self._dropped.add((self.at, given))
@@ -256,6 +256,14 @@ def _rewired(route: Route, origins: Origins) -> Route:
     """The route on the wire that an earlier call found there."""
     found: Any = origins.learned(_wire_key(route), "wire") if route.guessed else ""
     return replace(route, wire=found) if found and found != route.wire else route
+
+
+def _other_names(name: str, route: Route) -> tuple[str, ...]:
+    """What a field that an endpoint calls `name` may be called in a request: a router may speak of the field
+    of another wire."""
+    renamed = WIRES[route.wire].RENAMED
+    own = {new: old for old, new in route.renames.items()}.get(name, name)
+    return (own, *renamed.get(own, ()), *(here for here, others in renamed.items() if own in others))
 
 
 def _wire_key(route: Route) -> Route:

@@ -14,7 +14,7 @@ from ..reply import Reply
 from ..wire.events import Finished
 from .actions import Broke, Outcome, Rejected
 from .exchange import Exchange
-from .faults import Fault, FaultKind, from_ending, from_error, from_rejection, one_line
+from .faults import NOTICES, Fault, FaultKind, from_ending, from_error, from_rejection, one_line
 
 __all__ = ["fault_of", "partial_status", "status_of"]
 
@@ -51,7 +51,16 @@ def fault_of(
         return Fault(FaultKind.GARBLED, f"the call of {assembler.owed[0]!r} was announced and never finished")
     if partial.is_empty and (empty_is_failure or not finished.confirmed):
         return Fault(FaultKind.EMPTY)
-    return None
+    return _notice(partial, assembler)
+
+
+def _notice(partial: Reply, assembler: Assembler) -> Fault | None:
+    """A router's own words in the place of an answer: by its own count, nothing was generated."""
+    text = partial.text[:80].strip()
+    generated = assembler.counts is not None and assembler.counts.output_tokens
+    if generated or partial.tool_calls or not NOTICES.fullmatch(text):
+        return None
+    return Fault(FaultKind.EMPTY, f"a notice in place of an answer: {text}")
 
 
 def _declined(finished: Finished, partial: Reply, assembler: Assembler) -> Fault | None:

@@ -196,8 +196,8 @@ def restrict(document: Document, above: Config, below: Config) -> None:
     for name, task in above.tasks.items():
         if below.tasks.get(name, TaskConfig()).only:
             _forbid(document, task, ("tasks", name), _WHOM_A_TASK_ASKS, "on a task that you tied down (only)")
-    if above.discover and below.discover is False:
-        _forbid(document, above, (), ("discover",), "where you said no")
+    if above.discover and not below.discover:
+        _forbid(document, above, (), ("discover",), "where you have not")
     cap = below.defaults.max_cost
     _restrict_cost(document, above.defaults.max_cost, cap, ("defaults",))
     for name, task in above.tasks.items():

@@ -30,7 +30,7 @@ def read_error(value: object, headers: dict[str, str] | None = None) -> ErrorInf
     if isinstance(inner, dict) and inner:
         return _flat(inner, body, headers)
     if "detail" in body:
-        return ErrorInfo(message=_text(body["detail"]))
+        return ErrorInfo(message=_placed(body["detail"]))
     if body.get("type") in ("error", "response.error") or body.get("object") == "error":
         return _flat(body, {}, headers)
     if string(body.get("code")) and "message" in body:
@@ -64,7 +64,7 @@ def _flat(error: dict[str, Any], around: dict[str, Any], headers: dict[str, str]
     return ErrorInfo(
         code=string(details.get("error_code")) or _word(code) or string(error.get("status")),
         message=_text(error.get("message")),
-        type="" if kind in ("error", "response.error") else kind,
+        type=string(error.get("status")) if kind in ("", "error", "response.error") else kind,
         param=string(error.get("param")),
         status=status,
         headers={name.lower(): text for name, text in found.items()},
@@ -83,6 +83,14 @@ def _text(value: object) -> str:
     if isinstance(value, list) and value:
         value = mapping(value[0]).get("msg", value[0])
     return str(value)[:_LONGEST] if value is not None else ""
+
+
+def _placed(value: object) -> str:
+    """The text of a validation error, with the field it is about: "response_format.type: str type expected"."""
+    first = mapping(value[0]) if isinstance(value, list) and value else {}
+    where = first.get("loc")
+    names = [str(name) for name in where if name != "body"] if isinstance(where, list) else []
+    return (f"{'.'.join(names)}: " if names else "") + _text(value)
 
 
 def _short(text: str) -> str:

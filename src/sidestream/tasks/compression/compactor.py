@@ -253,7 +253,8 @@ class Compactor:
             notice = f"{total:,} tokens are below the threshold of {threshold:,}."
             done = measure(source, source, "none", notice, limit=plan.limit, count=self._count)
             return replace(done, failure="below")
-        if blocked := self._policy.blocked(history, self._clock(), threshold):
+        blocked = self._policy.blocked(history, self._clock(), threshold)
+        if blocked is not None:
             return replace(plan.keep(blocked.reason.rstrip(".")), failure="blocked")
         pruned = self._pruned(source, shape, plan, total)
         if pruned is not None:

@@ -354,9 +354,10 @@ class CompressionPolicy:
             if grown <= max(self.growth, int(history.fit * self.growth_share)):
                 reason = f"Only an estimate says so, {grown:,} tokens above what was proven to fit."
                 return Verdict(False, "estimate", reason, due)
-        return self.blocked(history, now, due) or Verdict(
-            True, "due", f"{tokens:,} tokens have reached the threshold of {due:,}.", due
-        )
+        blocked = self.blocked(history, now, due)
+        if blocked is not None:  # a verdict that says no is false
+            return blocked
+        return Verdict(True, "due", f"{tokens:,} tokens have reached the threshold of {due:,}.", due)
 
     def blocked(self, history: History, now: float, due: int = 0) -> Verdict | None:
         """What forbids a compaction now although one is due, or None."""

@@ -108,8 +108,11 @@ def _leaves(value: Any, leaf: int) -> Any:
 
 
 def _short(text: str, leaf: int) -> str:
-    note = f"… [{len(text) - leaf:,} characters left out]"
-    return text[:leaf] + note if len(text) > leaf + len(note) else text
+    """At most `leaf` characters, so that nothing is cut twice."""
+    if len(text) <= leaf:
+        return text
+    note = f"… [{len(text):,} characters, cut]"
+    return text[: leaf - len(note)] + note
 
 
 def without_parts(inner: Object, calls: Collection[str], results: Collection[str]) -> Object | None:

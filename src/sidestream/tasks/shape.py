@@ -1,0 +1,213 @@
+"""The shape an answer shall have: a JSON schema or a Python type, and whether a value has it. Pure.
+
+Strategy: a `Shape` is a schema that a model is shown, and a `fit` that returns the value or says in one line
+what is wrong with it. Of a type, msgspec or pydantic make the schema and do the fitting. A schema given as a
+dict is checked lightly, by the keywords in `_CHECKS`: enough to know whether an answer is what was asked for,
+and no full validator. `found` finds JSON in an answer: alone, in a code fence, or within words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..errors import UsageError
+
+__all__ = ["Shape", "found", "shape_of"]
+
+_DEEPEST = 50
+_PLACES = 50  # within an answer, at which JSON is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an answer shall look like.
+
+    Attributes:
+        schema: a JSON schema of an object.
+        fit: the value as its caller wants it; raises ValueError with what is wrong.
+    """
+
+    schema: dict[str, Any]
+    fit: Callable[[Any], Any]
+
+
+def shape_of(wanted: Any) -> Shape:
+    """The shape a caller means: a JSON schema, or a type that msgspec or pydantic knows.
+
+    Raises:
+        UsageError: it is neither, or not of an object.
+    """
+    if isinstance(wanted, Mapping):
+        schema = dict(wanted)
+        shape = Shape(schema, lambda value: _fitted(value, schema))
+    elif hasattr(wanted, "model_json_schema") and hasattr(wanted, "model_validate"):  # pydantic
+        shape = Shape(wanted.model_json_schema(), wanted.model_validate)
+    else:
+        try:
+            shape = Shape(_inlined(msgspec.json.schema(wanted)), lambda value: msgspec.convert(value, wanted))
+        except TypeError as error:
+            raise UsageError(f"no JSON schema can be made of {wanted!r}: {error}", hint=_HINT) from None
+    if shape.schema.get("type") != "object":
+        raise UsageError("the schema is not that of an object", hint=_HINT)
+    return shape
+
+
+_HINT = 'pass {"type": "object", "properties": {…}}, a dataclass, a TypedDict, a Struct or a pydantic model'
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its root in place of a reference to it: some endpoints take no other."""
+    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+    root = schema.get("$defs", {}).get(name)
+    if root is None:
+        return schema
+    others = {key: value for key, value in schema.items() if key != "$ref"}
+    rest = {key: value for key, value in schema["$defs"].items() if key != name}
+    if rest or f'"#/$defs/{name}"' in json.dumps(root):
+        return {**root, "$defs": schema["$defs"]}
+    return {**root, **{key: value for key, value in others.items() if key != "$defs"}}
+
+
+# The light check.
+
+
+def _fitted(value: Any, schema: dict[str, Any]) -> Any:
+    problem = next(_problems(value, schema, schema, "the answer", 0), None)
+    if problem is not None:
+        raise ValueError(problem)
+    return value
+
+
+def _problems(value: Any, schema: Any, root: dict[str, Any], where: str, depth: int) -> Iterator[str]:
+    """What is wrong with a value, as far as this looks."""
+    if schema is False:
+        yield f"{where} must not be there"
+    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        return
+    if "$ref" in schema:
+        yield from _problems(value, _at(str(schema["$ref"]), root), root, where, depth + 1)
+    for keyword, check in _CHECKS.items():
+        if keyword in schema:
+            yield from check(value, schema, root, where, depth)
+
+
+def _at(reference: str, root: dict[str, Any]) -> Any:
+    """The schema at a local reference, such as "#/$defs/Item"; {} if there is none."""
+    found: Any = root
+    for name in reference.removeprefix("#").strip("/").split("/"):
+        found = found.get(name, {}) if isinstance(found, Mapping) and name else found
+    return found if reference.startswith("#") else {}
+
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: (
+        (isinstance(value, int) and not isinstance(value, bool))
+        or (isinstance(value, float) and value.is_integer())
+    ),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "boolean": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+}
+
+
+def _type(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    said = schema["type"]
+    names = [str(name) for name in (said if isinstance(said, list) else [said])]
+    if not any(_TYPES.get(name, lambda _: True)(value) for name in names):
+        yield f"{where} is not of type {' or '.join(names)}"
+
+
+def _enum(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    allowed = schema["enum"] if "enum" in schema else [schema["const"]]
+    if value not in allowed:
+        yield f"{where} is none of {json.dumps(allowed, ensure_ascii=False)[:200]}"
+
+
+def _required(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (f"{where} has no {name!r}" for name in schema["required"] if name not in value)
+
+
+def _properties(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    for name, inner in schema["properties"].items() if isinstance(value, dict) else ():
+        if name in value:
+            yield from _problems(value[name], inner, root, f"{where}.{name}", depth + 1)
+
+
+def _additional(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    known = schema.get("properties", {})
+    for name in value if isinstance(value, dict) else ():
+        if name not in known and "patternProperties" not in schema:
+            inner = schema["additionalProperties"]
+            yield from _problems(value[name], inner, root, f"{where}.{name}", depth + 1)
+
+
+def _items(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    for number, each in enumerate(value if isinstance(value, list) else ()):
+        yield from _problems(each, schema["items"], root, f"{where}[{number}]", depth + 1)
+
+
+def _any(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    choices = schema.get("anyOf") or schema.get("oneOf") or []
+    if choices and all(any(_problems(value, each, root, where, depth + 1)) for each in choices):
+        yield f"{where} fits none of the {len(choices)} schemas it may have"
+
+
+def _all(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+    for each in schema["allOf"]:
+        yield from _problems(value, each, root, where, depth + 1)
+
+
+_CHECKS: dict[str, Callable[[Any, Any, Any, str, int], Iterator[str]]] = {
+    "type": _type,
+    "enum": _enum,
+    "const": _enum,
+    "required": _required,
+    "properties": _properties,
+    "additionalProperties": _additional,
+    "items": _items,
+    "anyOf": _any,
+    "oneOf": _any,
+    "allOf": _all,
+}
+
+# JSON in an answer.
+
+_FENCE = re.compile(r"```[\w-]*[ \t]*\n?(.*?)```", re.DOTALL)
+
+
+def found(text: str) -> Iterator[Any]:
+    """The JSON objects in an answer, the likeliest first: all of it, what a fence holds, what words surround."""
+    for candidate in (text, *(match[1] for match in _FENCE.finditer(text))):
+        value = _object(candidate.strip())
+        if value is not None:
+            yield value
+    decoder = json.JSONDecoder()
+    at = text.find("{")
+    for _ in range(_PLACES):
+        if at < 0:
+            return
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at = text.find("{", at + 1)
+            continue
+        yield value
+        at = text.find("{", end)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text) if text.startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
