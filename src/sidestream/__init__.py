@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from .recovery.faults import Fault, FaultKind
     from .recovery.policy import Backoff, Policy
     from .reply import Attempt, Reply, ToolCall, Usage
-    from .route import Prices, Route, Secret
+    from .route import Credential, Prices, Route, RouteClocks, Secret
+    from .routes.config import Config, TaskConfig, load_config
+    from .routes.plan import Plan
     from .tasks.compression import Budget, Compaction, acompress, compress
     from .transport import last_call, wrap
     from .wire.events import (
@@ -75,7 +77,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "recovery.faults": ("Fault", "FaultKind"),
     "recovery.policy": ("Backoff", "Policy"),
     "reply": ("Attempt", "Reply", "ToolCall", "Usage"),
-    "route": ("Prices", "Route", "Secret"),
+    "route": ("Credential", "Prices", "Route", "RouteClocks", "Secret"),
+    "routes.config": ("Config", "TaskConfig", "load_config"),
+    "routes.plan": ("Plan",),
     "transport": ("last_call", "wrap"),
     "tasks.compression": ("Budget", "Compaction", "acompress", "compress"),
     "wire.events": (
@@ -107,14 +111,17 @@ __all__ = [
     "Client",
     "CommentaryDelta",
     "Compaction",
+    "Config",
     "ConfigError",
     "ContextTooLong",
+    "Credential",
     "DeadlineExceeded",
     "Fault",
     "FaultKind",
     "InvalidAnswer",
     "Limits",
     "NoRoute",
+    "Plan",
     "Policy",
     "Prices",
     "ProviderError",
@@ -128,11 +135,13 @@ __all__ = [
     "ReplyStream",
     "Restarted",
     "Route",
+    "RouteClocks",
     "Secret",
     "ServerError",
     "SidestreamError",
     "StreamDropped",
     "StreamEvent",
+    "TaskConfig",
     "TextDelta",
     "Timeouts",
     "ToolCall",
@@ -142,6 +151,7 @@ __all__ = [
     "acompress",
     "compress",
     "last_call",
+    "load_config",
     "wrap",
 ]
 

@@ -15,7 +15,7 @@
        │  └─ ServerError          try later
        ├─ DeadlineExceeded        allow more time: .clock names which, .setting how to change it
        ├─ BudgetExhausted         wait until .retry_at, or allow more: .budget names which limit it was
-       ├─ InvalidAnswer           ask differently, or another model: the answer is whole and not what was asked for
+       ├─ InvalidAnswer           ask differently, or another model: .problem says what is wrong
        ├─ NoRoute                 configure a route
        ├─ UsageError              fix the calling code or the input (also a ValueError)
        └─ ConfigError             fix the configuration (also a ValueError)
@@ -203,7 +203,7 @@ class BudgetExhausted(CallFailed):
 
 
 class InvalidAnswer(SidestreamError):
-    """The model answered, and its answer is not what the task asked for: `reply` has it, `problem` says why."""
+    """The model answered, but not what its task asked for: `reply` has the answer, `problem` what is wrong."""
 
     def __init__(
         self,

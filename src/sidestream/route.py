@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -48,6 +49,7 @@ _PATHS: dict[str, str] = {
     "messages": "/messages",
 }
 _ANTHROPIC_VERSION = "2023-06-01"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, 5.6.2
 
 
 class Secret:
@@ -240,7 +242,7 @@ class Route:
                 hint="use https, or say insecure=True if that network is yours",
             )
         for header, value in [*self.headers.items(), ("Authorization", self._bearer())]:
-            if not header.isascii() or not _is_header_value(value):
+            if not _HEADER_NAME.fullmatch(header) or not _is_header_value(value):
                 raise ConfigError(
                     f"header {header!r} holds characters that cannot be sent",
                     hint="check the credential for a line break or a character that is not ASCII",

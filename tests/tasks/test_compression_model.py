@@ -26,7 +26,7 @@ from sidestream.tasks.compression.prompt import MAX_MATERIAL, SECTIONS
 BUDGET = Budget(ratio=0.4)
 
 
-def _error(kind: type[Exception]) -> Exception:
+def an_error(kind: type[Exception]) -> Exception:
     if issubclass(kind, errors.DeadlineExceeded):
         return kind("the clock ran out", clock="total", fault=Fault(FaultKind.DROPPED))
     if issubclass(kind, errors.BudgetExhausted):
@@ -74,7 +74,7 @@ def test_a_summary_takes_the_place_of_the_middle() -> None:
 def test_network_quota_and_auth_failures_leave_every_message_untouched(kind: type[Exception]) -> None:
     """The history is worth more than a shorter prompt; the notice names the failure and no secret."""
     messages = chat()
-    result = _both(_raises(_error(kind)), messages)
+    result = _both(_raises(an_error(kind)), messages)
     assert result.kept
     assert result.messages == messages
     assert kind.__name__ in result.notice
@@ -84,13 +84,13 @@ def test_network_quota_and_auth_failures_leave_every_message_untouched(kind: typ
 def test_a_failure_leaves_a_file_byte_for_byte_as_it_was() -> None:
     """Also in a session format with bookkeeping lines."""
     data = jsonl(codex())
-    assert _both(_raises(_error(errors.StreamDropped)), data).to_bytes() == data
+    assert _both(_raises(an_error(errors.StreamDropped)), data).to_bytes() == data
 
 
 @pytest.mark.parametrize("kind", [kind for kind in QUOTE if kind is not SummaryRejected])
 def test_a_model_that_cannot_help_leads_to_the_digest(kind: type[Exception]) -> None:
     """It answered, so waiting changes nothing: quote instead, and say so."""
-    result = _both(_raises(_error(kind)))
+    result = _both(_raises(an_error(kind)))
     assert result.method == "extractive"
     assert result.notice.startswith(QUOTE[kind])
 

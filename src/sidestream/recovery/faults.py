@@ -87,6 +87,7 @@ class Fault:
         request_id: the provider's id of the exchange, or "".
         again: the provider's own word on whether to ask again (`x-should-retry`), or None.
         retried: how often something between us and the model has retried already, as far as it says.
+        about: what failed, where the kind alone does not tell.
     """
 
     kind: FaultKind
@@ -100,6 +101,17 @@ class Fault:
     request_id: str = ""
     again: bool | None = None
     retried: int = 0
+    about: Scope | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What failed. Where no connection came about in time, that is the endpoint, as if it had refused."""
+        return self.about or ("endpoint" if self.clock == "connect" else self.kind.scope)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another route can help."""
+        return self.scope != "request"
 
     def __str__(self) -> str:
         return f"{self.kind.meaning} ({self.detail})" if self.detail else self.kind.meaning

@@ -142,7 +142,7 @@ def _same_route(s: Situation, rung: str, how: str) -> Step | No:
 
 def reroute(s: Situation) -> Step | No:
     """Ask the next configured route: for the rest of the answer if it can continue one."""
-    if not s.fault.kind.elsewhere:
+    if not s.fault.elsewhere:
         return No("another route cannot help")
     if not s.routes_left:
         return No("no further route is configured")

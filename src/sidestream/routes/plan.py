@@ -88,11 +88,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A route that may be asked: its name, the route without facts, and where its key comes from."""
+    """A route that may be asked: without facts, and where its key and further headers come from."""
 
     given: Route
     owner: Provider | None = None
     credential: Credential | None = None
+    said: RouteConfig = RouteConfig()
 
 
 class Planner:
@@ -300,7 +301,7 @@ class Planner:
         if name in self._candidates_of:
             return self._candidates_of[name]
         found = self._candidates_for(name, said)
-        if not said.header_env and len(self._candidates_of) < _REMEMBERED:
+        if len(self._candidates_of) < _REMEMBERED:
             self._candidates_of[name] = found
         return found
 
@@ -310,16 +311,16 @@ class Planner:
         url = said.base_url or (base_url_for(owner, self._environ) if owner else None)
         given = self._given(name, said, owner, url)
         if sign_in:
-            return [_Candidate(given, owner, self._sign_in(sign_in, given))]
+            return [_Candidate(given, owner, self._sign_in(sign_in, given), said)]
         keys: tuple[Credential, ...] = credentials_of(said, self._environ)
         if not keys and owner is not None:
             names = keys_for(owner, given.base_url, self._environ)
             there = [each for each in names if self._environ.get(each)] or list(names[:1])
             keys = tuple(EnvKey(each, self._environ) for each in there[:1])
         if not keys:
-            return [_Candidate(given, owner)]
+            return [_Candidate(given, owner, said=said)]
         return [
-            _Candidate(given if number == 1 else replace(given, name=f"{name}#{number}"), owner, key)
+            _Candidate(given if number == 1 else replace(given, name=f"{name}#{number}"), owner, key, said)
             for number, key in enumerate(keys, 1)
         ]
 
@@ -329,7 +330,7 @@ class Planner:
         clocks = RouteClocks(said.timeout, said.first, said.idle, said.connect)
         more: dict[str, Any] = {
             "name": name,
-            "headers": headers_of(said, self._environ),
+            "headers": said.headers,
             "insecure": bool(said.insecure),
             "continuation": said.continuation,
             "prices": said.prices,
@@ -367,6 +368,8 @@ class Planner:
     def _ready(self, candidate: _Candidate) -> Route:
         """The route with its facts and today's key. Raises ConfigError."""
         route = self._with_facts(candidate)
+        if candidate.said.header_env:
+            route = replace(route, headers={**route.headers, **headers_of(candidate.said, self._environ)})
         if candidate.credential is None:
             return route
         return candidate.credential.apply(replace(route, credential=candidate.credential))

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -77,24 +77,35 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 # The light check.
 
 
+class _Place(NamedTuple):
+    """Where in an answer a value stands, for people, and the schema that references lead into."""
+
+    root: dict[str, Any]
+    name: str = "the answer"
+    depth: int = 0
+
+    def inside(self, name: str) -> _Place:
+        return self._replace(name=f"{self.name}{name}", depth=self.depth + 1)
+
+
 def _fitted(value: Any, schema: dict[str, Any]) -> Any:
-    problem = next(_problems(value, schema, schema, "the answer", 0), None)
+    problem = next(_problems(value, schema, _Place(schema)), None)
     if problem is not None:
         raise ValueError(problem)
     return value
 
 
-def _problems(value: Any, schema: Any, root: dict[str, Any], where: str, depth: int) -> Iterator[str]:
+def _problems(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     """What is wrong with a value, as far as this looks."""
     if schema is False:
-        yield f"{where} must not be there"
-    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        yield f"{place.name} must not be there"
+    if not isinstance(schema, Mapping) or place.depth > _DEEPEST:
         return
     if "$ref" in schema:
-        yield from _problems(value, _at(str(schema["$ref"]), root), root, where, depth + 1)
+        yield from _problems(value, _at(str(schema["$ref"]), place.root), place.inside(""))
     for keyword, check in _CHECKS.items():
         if keyword in schema:
-            yield from check(value, schema, root, where, depth)
+            yield from check(value, schema, place)
 
 
 def _at(reference: str, root: dict[str, Any]) -> Any:
@@ -105,69 +116,70 @@ def _at(reference: str, root: dict[str, Any]) -> Any:
     return found if reference.startswith("#") else {}
 
 
+def _is_whole(value: Any) -> bool:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return number or (isinstance(value, float) and value.is_integer())
+
+
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
     "string": lambda value: isinstance(value, str),
-    "integer": lambda value: (
-        (isinstance(value, int) and not isinstance(value, bool))
-        or (isinstance(value, float) and value.is_integer())
-    ),
+    "integer": _is_whole,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
 }
 
 
-def _type(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _type(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     said = schema["type"]
     names = [str(name) for name in (said if isinstance(said, list) else [said])]
     if not any(_TYPES.get(name, lambda _: True)(value) for name in names):
-        yield f"{where} is not of type {' or '.join(names)}"
+        yield f"{place.name} is not of type {' or '.join(names)}"
 
 
-def _enum(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _enum(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     allowed = schema["enum"] if "enum" in schema else [schema["const"]]
     if value not in allowed:
-        yield f"{where} is none of {json.dumps(allowed, ensure_ascii=False)[:200]}"
+        yield f"{place.name} is none of {json.dumps(allowed, ensure_ascii=False)[:200]}"
 
 
-def _required(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _required(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     if isinstance(value, dict):
-        yield from (f"{where} has no {name!r}" for name in schema["required"] if name not in value)
+        yield from (f"{place.name} has no {name!r}" for name in schema["required"] if name not in value)
 
 
-def _properties(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _properties(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     for name, inner in schema["properties"].items() if isinstance(value, dict) else ():
         if name in value:
-            yield from _problems(value[name], inner, root, f"{where}.{name}", depth + 1)
+            yield from _problems(value[name], inner, place.inside(f".{name}"))
 
 
-def _additional(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _additional(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     known = schema.get("properties", {})
     for name in value if isinstance(value, dict) else ():
         if name not in known and "patternProperties" not in schema:
-            inner = schema["additionalProperties"]
-            yield from _problems(value[name], inner, root, f"{where}.{name}", depth + 1)
+            yield from _problems(value[name], schema["additionalProperties"], place.inside(f".{name}"))
 
 
-def _items(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _items(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     for number, each in enumerate(value if isinstance(value, list) else ()):
-        yield from _problems(each, schema["items"], root, f"{where}[{number}]", depth + 1)
+        yield from _problems(each, schema["items"], place.inside(f"[{number}]"))
 
 
-def _any(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _any(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     choices = schema.get("anyOf") or schema.get("oneOf") or []
-    if choices and all(any(_problems(value, each, root, where, depth + 1)) for each in choices):
-        yield f"{where} fits none of the {len(choices)} schemas it may have"
+    if choices and all(any(_problems(value, each, place.inside(""))) for each in choices):
+        yield f"{place.name} fits none of the {len(choices)} schemas it may have"
 
 
-def _all(value: Any, schema: Any, root: Any, where: str, depth: int) -> Iterator[str]:
+def _all(value: Any, schema: Any, place: _Place) -> Iterator[str]:
     for each in schema["allOf"]:
-        yield from _problems(value, each, root, where, depth + 1)
+        yield from _problems(value, each, place.inside(""))
 
 
-_CHECKS: dict[str, Callable[[Any, Any, Any, str, int], Iterator[str]]] = {
+_CHECKS: dict[str, Callable[[Any, Any, _Place], Iterator[str]]] = {
     "type": _type,
     "enum": _enum,
     "const": _enum,
@@ -186,7 +198,7 @@ _FENCE = re.compile(r"```[\w-]*[ \t]*\n?(.*?)```", re.DOTALL)
 
 
 def found(text: str) -> Iterator[Any]:
-    """The JSON objects in an answer, the likeliest first: all of it, what a fence holds, what words surround."""
+    """The JSON objects in an answer, the likeliest first: all of it, a fence's content, one among words."""
     for candidate in (text, *(match[1] for match in _FENCE.finditer(text))):
         value = _object(candidate.strip())
         if value is not None:

@@ -1,8 +1,8 @@
 """A conversation's title: short, on one line, in the user's language.
 
-The model is shown the beginning of the conversation and the user's last words. What it answers is stripped of
-what models put around a title (quotes, headings, "Title:", thoughts) and cut at a length. If there is no title
-to be had that is an error: a host that wants to show something anyway knows better than we do what.
+The model is shown the beginning of the conversation and the user's last words. What it answers is stripped
+of what models put around a title (quotes, headings, "Title:", thoughts) and cut at a length. If there is no
+title to be had that is an error: a host that wants to show something anyway knows best what.
 """
 
 # ruff: noqa: RUF001 -- punctuation of other scripts is meant

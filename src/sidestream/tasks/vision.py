@@ -1,7 +1,7 @@
 """What an image shows, in words, by a model that can see.
 
-An image is an address the provider fetches, a file, or bytes; the latter two travel inside the request, up to a
-limit. Which routes can see is known of routes, not of images: the plan of a call leaves out those that cannot.
+An image is an address the provider fetches, a file, or bytes; the latter two travel inside the request, up
+to a limit. Which routes can see is known of routes: the plan of a call leaves out those that cannot.
 """
 
 from __future__ import annotations
