@@ -30,7 +30,7 @@ from .routes.environment import routes_from_environment
 from .routes.plan import Choice, Plan, Planner
 from .telemetry import Observer, observers_of
 from .wire.events import StreamEvent, TextDelta
-from .wire.prompt import Request, from_input
+from .wire.prompt import Request, from_input, one_meaning
 from .wire.sse import Limits
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ class _Settings:
 
     @main.setter
     def main(self, route: Route | str | None) -> None:
-        self._planner.plan(Choice(main=route))  # what leads nowhere is said here
+        if route is not None:
+            self._planner.plan(Choice(main=route))  # what leads nowhere is said here
         self._planner.main = route
 
     def plan(self, task: str = "", *, route: Route | str | None = None, model: str | None = None) -> Plan:
@@ -180,7 +181,8 @@ class _Settings:
             if name in params:
                 raise UsageError(f"{name}= is not an argument of a call", hint=_INSTEAD[name])
         task = self._planner.task(choice.task)
-        given = {**task.params, **{name: value for name, value in params.items() if value is not None}}
+        said = {name: value for name, value in params.items() if value is not None}
+        given = one_meaning(task.params, said)
         words = instructions or task.instructions or ""
         request = Request(messages, words, tuple(dict(tool) for tool in tools), given)
         plan = self._planner.plan(choice, request)

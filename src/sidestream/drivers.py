@@ -47,7 +47,7 @@ from .recovery.flow import (
 from .recovery.origins import Origins
 from .recovery.queues import Queues
 from .reply import Reply
-from .route import Route
+from .route import Credential, Route
 from .telemetry import Observer, Stopwatch, tell
 from .wire.events import Recovering
 
@@ -121,6 +121,15 @@ def renewal(action: Renew) -> Errand[Route | None]:
     return Errand(lambda: credential.renew(route, action.seconds))
 
 
+def _why_not(error: BaseException | None, credential: Credential | None) -> str:
+    """Why there is no other key, for people. Our own errors never quote one; others are only named."""
+    if isinstance(error, SidestreamError):
+        return f"{error}: {error.hint}" if error.hint else str(error)
+    if error is not None:
+        return f"the credential failed with {type(error).__name__}"
+    return str(getattr(credential, "problem", "") or "")
+
+
 class _Common:
     """What both loops share: the parts of a call, and what came of an action."""
 
@@ -188,9 +197,7 @@ class _Common:
             return stopped
         if not errand.ready:
             return Renewed(None, f"no other key in {action.seconds:.0f} s", self._clock.now())
-        problem = getattr(action.route.credential, "problem", "")
-        why = str(errand.error) if errand.error else str(problem or "")
-        return Renewed(errand.value, why, self._clock.now())
+        return Renewed(errand.value, _why_not(errand.error, action.route.credential), self._clock.now())
 
     def _stopped(self) -> Stopped | None:
         return Stopped(self._brake.stopped, self._clock.now()) if self._brake.stopped else None

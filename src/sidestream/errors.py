@@ -203,7 +203,7 @@ class BudgetExhausted(CallFailed):
 
 
 class InvalidAnswer(SidestreamError):
-    """The model answered, but not what its task asked for: `reply` has the answer, `problem` what is wrong."""
+    """The model answered, but not what its task asked for: `problem` says what is wrong, `reply` has it."""
 
     def __init__(
         self,

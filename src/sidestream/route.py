@@ -155,6 +155,10 @@ class Credential(Protocol):
 
         Blocks for at most so many seconds. Runs in a thread of its own, to its end even if the call that
         wanted it is cancelled: a key that is handed out once must not be lost.
+
+        Raises:
+            ConfigError: why there is none; people see the text. Of any other exception they see only the
+                name, because its text may quote a key.
         """
 
 
@@ -303,8 +307,10 @@ class Route:
 
     @property
     def account(self) -> str:
-        """What tells this key at this endpoint from others, without showing it; "" without a key."""
-        return self.api_key.fingerprint(self.origin) if self.api_key else ""
+        """What tells this key at this endpoint from others, without showing it: of a route without one its
+        headers, which may hold one; "" if there are none either."""
+        key = self.api_key or Secret("\n".join(map(":".join, sorted(self.headers.items()))))
+        return key.fingerprint(self.origin) if key.reveal() else ""
 
     def part(self, scope: Scope) -> tuple[str, ...]:
         """What of this route a failure of that scope is about: routes with an equal part share it."""
@@ -321,6 +327,8 @@ class Route:
         for value in (*values, *self.headers.values()):
             if len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, "***")
+                torn = next((n for n in range(len(value) - 1, 4, -1) if text.endswith(value[:n])), 0)
+                text = f"{text[:-torn]}***" if torn else text  # a text that was cut short
         return text
 
     @property

@@ -7,16 +7,20 @@ credential only at its own origin, and a live consumer who holds exactly what th
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import itertools
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 import test_process
-from fieldcase import Case, Expect, Outcome, ask, ask_async, key, labs, load
-from make_table import PAGE, page
+from fieldcase import ABSENT, Case, Expect, Outcome, ask, ask_async, labs, load
+from make_table import ANCESTOR, PAGE, ancestor_page, classes, page
 
 from sidestream import errors
-from sidestream.lab import Lab, fingerprint
+from sidestream.lab import Lab, Request, fingerprint
 
 ALL = load()
 CASES = {name: case for name, case in ALL.items() if not case.test}
@@ -24,8 +28,10 @@ MODES = ("sync", "async", "sync-live", "async-live")
 BEGINNINGS = ("send", "restart")
 # A server may notice a close and the next request in one turn of its loop, in either order.
 SAME_TURN = 0.02
-# The numbers of the document's sections A to C.
-NUMBERS = {*range(1, 7), *range(8, 17), *range(18, 25), *range(26, 30), *range(31, 45), 46, 47, 48}
+# The numbers of the list that the cases come from, with its gaps.
+GAPS = {7, 17, 25, 30, 45, 60, 63, 66}
+NUMBERS = {*range(1, 74)} - GAPS
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def runs() -> list[object]:
@@ -42,15 +48,16 @@ def test_case(name: str, mode: str) -> None:
     with labs(case) as running:
         live = mode.endswith("-live")
         if mode.startswith("async"):
-            outcome = asyncio.run(ask_async(case, running, live=live))
+            outcomes = asyncio.run(ask_async(case, running, live=live))
         else:
-            outcome = ask(case, running, live=live)
+            outcomes = ask(case, running, live=live)
         check_sockets(running, case.expect)
-    check_requests(case, running, case.expect)
-    check_end(outcome, case.expect)
-    check_reply(outcome, case.expect)
-    if live:
-        check_delivery(outcome, case.expect)
+    check_requests(case, running, case.expected[-1])
+    for outcome, expect in zip(outcomes, case.expected, strict=True):
+        check_end(outcome, expect)
+        check_reply(outcome, expect)
+        if live:
+            check_delivery(outcome, expect)
 
 
 def test_every_number_has_a_case() -> None:
@@ -62,16 +69,41 @@ def test_every_number_has_a_case() -> None:
 def test_every_file_says_what_is_required() -> None:
     """A case has routes and an expectation, or names its functions; each function has one case."""
     assert [name for name, case in CASES.items() if not case.route or case.expect is None] == []
-    described = [case.test for case in ALL.values() if case.test]
+    described = [case.test for case in ALL.values() if case.test.startswith("test_")]
     functions = [name for name in vars(test_process) if name.startswith("test_case_")]
     owners = {name: [test for test in described if name.startswith(test)] for name in functions}
     assert {name: len(tests) for name, tests in owners.items()} == dict.fromkeys(functions, 1)
     assert sorted({test for tests in owners.values() for test in tests}) == sorted(described)
 
 
-def test_page_is_up_to_date() -> None:
-    """docs/field-cases.md is what make_table.py makes of the cases."""
+def test_every_named_test_exists() -> None:
+    """What the two tables point to elsewhere is there."""
+    named = [name for case in ALL.values() for name in (case.test, *case.also) if "::" in name]
+    named += [name for row in classes() for name in row.tests]
+    assert [name for name in named if not exists(name)] == []
+
+
+def exists(name: str) -> bool:
+    """Whether "file::test" is a function of that file."""
+    file, _, test = name.partition("::")
+    return test in functions_of(file)
+
+
+@cache
+def functions_of(file: str) -> frozenset[str]:
+    """The names of all test functions of a file, found without running it."""
+    path = ROOT / file
+    if not path.is_file():
+        return frozenset()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def test_pages_are_up_to_date() -> None:
+    """docs/field-cases.md and docs/ancestor.md are what make_table.py makes of the data."""
     assert PAGE.read_text(encoding="utf-8") == page()
+    assert ANCESTOR.read_text(encoding="utf-8") == ancestor_page()
 
 
 def check_sockets(running: list[Lab], expect: Expect) -> None:
@@ -88,11 +120,34 @@ def check_sockets(running: list[Lab], expect: Expect) -> None:
 
 
 def check_requests(case: Case, running: list[Lab], expect: Expect) -> None:
-    """Each server saw as many requests as declared, with its own credential and no other."""
+    """Each server saw as many requests as declared, with its own credentials and no other."""
     assert tuple(len(lab.requests) for lab in running) == expect.requests
-    for server, lab in zip(case.route, running, strict=True):
-        for request in lab.requests:
-            assert request.header("authorization") == fingerprint(f"Bearer {key(server)}")
+    for server, lab in zip(case.servers, running, strict=True):
+        here = [route for route in case.route if case.home(route) == case.home(server)]
+        own = {secret for route in here for secret in (route.secret, *route.renews)}
+        used = [sent_key(request, own) for request in lab.requests]
+        assert None not in used
+        assert tuple(used) == expect.keys.get(server.name, tuple(used))
+        paths = tuple(request.path for request in lab.requests)
+        assert paths == expect.paths.get(server.name, paths)
+        if server.name in expect.sent:
+            check_sent(lab, expect.sent[server.name])
+
+
+def sent_key(request: Request, own: set[str]) -> str | None:
+    """Which of its own credentials a server got with a request."""
+    given = request.header("authorization"), request.header("x-api-key")
+    prints = {
+        print_: secret for secret in own for print_ in (fingerprint(f"Bearer {secret}"), fingerprint(secret))
+    }
+    return next((prints[each] for each in given if each in prints), None)
+
+
+def check_sent(lab: Lab, wanted: tuple[dict[str, Any], ...]) -> None:
+    """The bodies of a server's requests hold these fields, and not those."""
+    for request, fields in zip(lab.requests, wanted, strict=True):
+        body = request.fields()
+        assert {name: body.get(name, ABSENT) for name in fields} == fields
 
 
 def check_end(outcome: Outcome, expect: Expect) -> None:

@@ -1,4 +1,4 @@
-"""The field cases about the process: hosts that give up, interrupts, races, descriptors, loops.
+"""The field cases about the process: hosts that give up, interrupts, races, descriptors, loops, keys.
 
 Each function is one case of cases/*.toml (its `test`), small on purpose; the heavy versions are in
 tests/drivers. A call runs in a thread of its own, sync or in an event loop there, and the test is its host.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,16 +22,24 @@ import pytest
 from sidestream import (
     AsyncClient,
     Backoff,
+    BudgetExhausted,
     Cancel,
     Cancelled,
     Client,
     DeadlineExceeded,
+    NoRoute,
     Policy,
     Reply,
     Route,
+    ServerError,
+    SidestreamError,
     Timeouts,
 )
-from sidestream.lab import Fault, Lab, Plan, Request, Script, script
+from sidestream.lab import Fault, Lab, Plan, Request, Script, fingerprint, script
+from sidestream.tasks.compression import Compactor
+from sidestream.wire import responses
+from sidestream.wire._json import dumps
+from sidestream.wire.prompt import Request as Prompt
 
 Labs = Callable[..., Lab]
 BOTH = pytest.mark.parametrize("mode", ["sync", "async"])
@@ -360,3 +369,237 @@ def test_case_48_loop_churn(lab: Labs, entered: bool) -> None:
             assert asyncio.run(once()).text == "Here."
         _all_closed(main)
     assert len(main.requests) == 40
+
+
+def configured(tmp_path: Path, text: str) -> dict[str, Any]:
+    """The arguments of a client that reads this configuration."""
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return {"config": path, "policy": Policy(tries=1, backoff=Backoff(base=0, throttled_base=0))}
+
+
+@BOTH
+def test_case_49_key_rotated(lab: Labs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """A key that is replaced where it stands is used by the next call of the same client, and by a call under
+    way whose key was rejected."""
+    valid = ["first-key"]
+    monkeypatch.setenv("FIELD_LAB_KEY", "first-key")
+
+    def rotate(key: str) -> None:
+        valid[0] = key
+        monkeypatch.setenv("FIELD_LAB_KEY", key)
+
+    def answer(request: Request) -> Script:
+        if request.attempt == 2:
+            rotate("third-key")  # between reading the key and using it
+        if request.header("authorization") != fingerprint(f"Bearer {valid[0]}"):
+            return script.problem(401, "Incorrect API key provided", code="invalid_api_key")
+        return script.responses_text("Here.")
+
+    main = lab(answer)
+    options = configured(
+        tmp_path,
+        f'main = "work"\n[routes.work]\nbase_url = "{main.url}"\nmodel = "lab-1"\nwire = "responses"\n'
+        'api_key_env = ["FIELD_LAB_KEY"]\n',
+    )
+    steps = [lambda: None, lambda: rotate("second-key"), lambda: None]
+    assert three_calls(mode, options, steps) == ["Here."] * 3
+    assert len(main.requests) == 4
+
+
+def three_calls(mode: str, options: dict[str, Any], steps: list[Callable[[], None]]) -> list[str]:
+    """What one client answers, with something happening before each call."""
+    if mode == "sync":
+        with Client(**options) as client:
+            return [(step(), client.complete("Go.").text)[1] for step in steps]
+
+    async def main() -> list[str]:
+        async with AsyncClient(**options) as client:
+            return [(step(), (await client.complete("Go.")).text)[1] for step in steps]
+
+    return asyncio.run(main())
+
+
+@BOTH
+def test_case_50_probing_has_no_side_effect(lab: Labs, mode: str) -> None:
+    """Asking what a call would get sends nothing, opens nothing, and leaves the next call as it was."""
+    main = lab(script.responses_text("Here."))
+    with as_many_descriptors_after():
+        client = (Client if mode == "sync" else AsyncClient)(**settings(main))
+        for task in ("vision", "title", "compression", "") * 5:
+            assert [route.name for route in client.plan(task).routes] == ["route 0"]
+        assert (main.accepted, main.requests) == (0, ())
+        reply = client.complete("Look.", task="vision")
+        assert (asyncio.run(reply) if isinstance(reply, Coroutine) else reply).text == "Here."
+        if isinstance(client, Client):
+            client.close()
+        _all_closed(main)
+    assert len(main.requests) == 1
+
+
+def huge(items: int) -> list[dict[str, Any]]:
+    """A conversation of so many items of some 1,300 characters."""
+    words = script.words(220)[:1300]
+    return [{"role": ("user", "assistant")[n % 2], "content": f"{n} {words}"} for n in range(items)]
+
+
+@BOTH
+def test_case_51_huge_body(lab: Labs, mode: str) -> None:
+    """1.4 MB in 1,093 items arrive whole; a deadline that is over before the network is reached ends the call."""
+    main = lab(script.responses_text("Here."))
+    messages = huge(1093)
+    assert call(mode, settings(main), "complete", messages).text == "Here."
+    (request,) = main.requests
+    assert len(request.body) > 1_400_000
+    assert [each["content"] for each in request.json()["input"]] == [each["content"] for each in messages]
+    with pytest.raises(DeadlineExceeded) as raised:
+        call(mode, settings(main), "complete", messages, timeout=1e-4)
+    assert raised.value.clock == "total"
+    assert len(main.requests) <= 2
+
+
+def test_case_51_huge_body_in_linear_time() -> None:
+    """Twice the items take twice the calls of functions, and no more."""
+    one, two = (_function_calls(huge(items)) for items in (500, 1000))
+    assert two <= 2.05 * one
+
+
+def _function_calls(messages: list[dict[str, Any]]) -> int:
+    """How many functions are called, Python's and C's, to make a request's body."""
+    count = 0
+
+    def profile(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    prompt = Prompt(tuple(messages))
+    sys.setprofile(profile)
+    try:
+        dumps(responses.encode(prompt, "lab-1"))
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def _ends(outcomes: list[Any]) -> None:
+    """Every call ended with an error that says what happened."""
+    assert len(outcomes) == 50
+    assert {type(error) for error in outcomes} <= {ServerError, BudgetExhausted}
+
+
+def test_case_53_incident_amplification_sync(lab: Labs) -> None:
+    """Fifty threads against 503: hardly more requests than calls, where each retrying thrice makes 150."""
+    main = lab(script.error(503, "UNAVAILABLE"))
+
+    def ask(client: Client) -> SidestreamError | None:
+        try:
+            client.complete("Go.", timeout=5.0)
+        except SidestreamError as error:
+            return error
+        return None
+
+    options = settings(main, tries=3)
+    options["policy"] = Policy(tries=3, queue=0.0, backoff=Backoff(base=0, throttled_base=0))
+    with Client(**options) as client, ThreadPoolExecutor(50) as threads:
+        _ends(list(threads.map(ask, [client] * 50)))
+    assert len(main.requests) <= 60
+
+
+def test_case_53_incident_amplification_async(lab: Labs) -> None:
+    """The same for fifty tasks."""
+    main = lab(script.error(503, "UNAVAILABLE"))
+
+    async def fifty() -> list[Any]:
+        async with AsyncClient(
+            **settings(main) | {"policy": Policy(tries=3, queue=0.0, backoff=Backoff(base=0))}
+        ) as client:
+            calls: list[Coroutine[Any, Any, Reply]] = [client.complete("Go.", timeout=5.0) for _ in range(50)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    _ends(asyncio.run(fifty()))
+    assert len(main.requests) <= 60
+
+
+@BOTH
+def test_case_68_no_tool_role_in_responses_input(lab: Labs, mode: str) -> None:
+    """Chat-style calls and results go to a Responses endpoint as items of their own."""
+
+    def answer(request: Request) -> Script:
+        roles = [item.get("role") for item in request.json()["input"]]
+        return (
+            script.problem(400, "Invalid role: tool") if "tool" in roles else script.responses_text("Here.")
+        )
+
+    main = lab(answer)
+    asked = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": None, "tool_calls": [asked]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+    ]
+    assert call(mode, settings(main), "complete", messages).text == "Here."
+    items = main.requests[0].json()["input"]
+    assert [item.get("type", "message") for item in items] == [
+        "message",
+        "function_call",
+        "function_call_output",
+    ]
+    assert {item["call_id"] for item in items[1:]} == {"call_1"}
+
+
+@BOTH
+@pytest.mark.parametrize("chosen", ["a route", "nothing"])
+def test_case_72_silent_spend(
+    lab: Labs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, chosen: str
+) -> None:
+    """A key that lies in the environment is not asked: not when the main route fails, nor when none is chosen."""
+    main, paid = lab(plan=Plan.always(Fault.hang())), lab(script.chat_text("That was 3 dollars."))
+    monkeypatch.setenv("OPENROUTER_BASE_URL", paid.url)
+    monkeypatch.setenv("OPENROUTER_API_KEY", "left-over-key")
+    for name in ("SIDESTREAM_MODEL", "OPENAI_MODEL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    text = f'[routes.work]\nbase_url = "{main.url}"\nmodel = "lab-1"\nwire = "responses"\n'
+    options = configured(tmp_path, f'main = "work"\n{text}' if chosen == "a route" else text)
+    with pytest.raises(SidestreamError) as raised:
+        call(mode, options, "complete", "Go.", task="title", timeout=Timeouts(total=5.0, first=0.1))
+    assert type(raised.value) is (DeadlineExceeded if chosen == "a route" else NoRoute)
+    assert (len(main.requests), paid.accepted) == (1 if chosen == "a route" else 0, 0)
+
+
+@BOTH
+def test_case_73_network_blip_at_compaction(lab: Labs, mode: str) -> None:
+    """Refused connections keep every message, with a notice and a cooldown; afterwards a summary is made."""
+    main = lab(script.responses_text("A summary of what was done."))
+    main.refuse()
+    now = [1000.0]
+    before = conversation(400)
+    with contextlib.closing(Client(**settings(main, tries=2))) as client:
+        aclient = AsyncClient(**settings(main, tries=2))
+
+        def ask(prompt: list[dict[str, str]]) -> Any:
+            one = client if mode == "sync" else aclient
+            return one.complete(prompt, task="compression")
+
+        def ask_text(prompt: list[dict[str, str]]) -> Any:
+            return ask(prompt).text
+
+        async def await_text(prompt: list[dict[str, str]]) -> str:
+            return (await ask(prompt)).text
+
+        session = Compactor(ask_text if mode == "sync" else await_text, window=16_000, clock=lambda: now[0])
+
+        def compact() -> Any:
+            return session.compact(before) if mode == "sync" else asyncio.run(session.acompact(before))
+
+        lost = compact()
+        assert lost.kept
+        assert lost.messages == before
+        assert (lost.failure, bool(lost.notice)) == ("network", True)
+        assert session.check(15_000).why == "cooldown"
+        assert len(main.requests) == 0
+        main.accept()
+        now[0] = session.history.cooldown_until + 1
+        done = compact()
+        assert done.method == "summary"
+        assert "A summary of what was done." in str(done.messages)

@@ -116,9 +116,8 @@ def test_every_error_of_a_call_has_its_consequence() -> None:
         errors.SidestreamError,
         errors.ProviderError,
     }
-    assert calls - {errors.UsageError, errors.ConfigError, errors.Cancelled} == {*KEEP, *QUOTE} - {
-        SummaryRejected
-    }
+    others = {errors.UsageError, errors.ConfigError, errors.Cancelled, errors.InvalidAnswer}
+    assert calls - others == {*KEEP, *QUOTE} - {SummaryRejected}
 
 
 def test_a_summary_longer_than_the_source_is_not_used() -> None:

@@ -112,7 +112,7 @@ class Errand(Generic[_T]):
     def __init__(self, work: Callable[[], _T]) -> None:
         self.ready = False
         self.value: _T | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._work = work
         self._lock = threading.Lock()
         self._callback: Callable[[], None] | None = None
@@ -129,7 +129,7 @@ class Errand(Generic[_T]):
     def _run(self) -> None:
         try:
             self.value = self._work()
-        except Exception as error:  # noqa: BLE001  (whoever waits for it decides what it means)
+        except BaseException as error:  # noqa: BLE001  (whoever waits for it decides what it means)
             self.error = error
         with self._lock:
             self.ready = True

@@ -406,6 +406,13 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _SCHEMA_FIELD = re.compile(_SCHEMA, re.IGNORECASE)
+# What says that this model reads no images: another may.
+_BLIND = re.compile(
+    r"(?:does not|doesn['\u2019]t|do not|not) support .{0,20}(?:image|vision|multi-?modal)"
+    r"|(?:image|vision|multi-?modal)\w*(?: \w+)? (?:is|are) (?:not|only) supported|support image input"
+    r"|unknown variant `(?:image_url|input_image)`",
+    re.IGNORECASE,
+)
 # What a web application firewall says to something it takes for a bot.
 _CHALLENGE = re.compile(
     r"enable javascript and cookies|cf-chl|challenge-platform|just a moment", re.IGNORECASE
@@ -436,6 +443,7 @@ def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
         param=_param(error) if kind is K.PARAMETER else error.param,
         retry_after=retry_after(error.headers, error.message),
         request_id=error.headers.get("request-id", ""),
+        about="model" if kind is K.BAD_REQUEST and _BLIND.search(error.message) else None,
     )
 
 

@@ -21,7 +21,7 @@ from typing import NoReturn
 from .. import errors
 from ..assembler import Assembler
 from ..reply import Attempt, Reply
-from ..route import Route
+from ..route import Route, Scope
 from ..wire._json import dumps, mapping
 from ..wire.events import Recovering
 from ..wire.prompt import Request, size
@@ -48,7 +48,7 @@ from .continuing import OUTPUT_LIMITS, continued, ways
 from .delivery import Gate, Said
 from .ending import exhausted, failed
 from .exchange import WIRES, Exchange
-from .faults import Fault, FaultKind
+from .faults import Fault, FaultKind, one_line
 from .origins import Denied, Origins, Permit, Stream, StreamOutcome
 from .queues import Place, Queues
 from .routing import Routing
@@ -126,7 +126,7 @@ def flow(
                     step = yield from _sleep(story, story.next_poll(), Step("reconnect", how="poll"))
                     continue
                 fault = verdict
-            mended = yield from _mended(story, fault)
+            mended = yield from _mended(story, fault, step)
             if isinstance(mended, Step):
                 step = mended
                 continue
@@ -143,20 +143,19 @@ def flow(
 _Rest = Generator[Action, Outcome, Step]
 
 
-def _mended(story: _Story, fault: Fault) -> Generator[Action, Outcome, Step | Fault]:
-    """The step that asks the same route again without what it objected to; else the fault stands."""
+def _mended(story: _Story, fault: Fault, step: Step) -> Generator[Action, Outcome, Step | Fault]:
+    """The step that asks the same again, but for what the route objected to; else the fault stands."""
     if story.change_request(fault):
-        return Step("restart", why=(fault.detail,))
-    if not story.may_renew(fault):
-        return fault
-    if (yield from _renew(story)):
-        return Step("restart", why=("the key was renewed",))
+        return story.again(step, fault.detail)
+    if story.may_renew(fault) and (yield from _renew(story)):
+        return story.again(step, "the key was renewed")
     return story.not_renewed(fault)
 
 
 def _taken(story: _Story, step: Step, fault: Fault) -> _Rest:
     """Tell of a step, and wait before it."""
     story.take(step, fault)
+    step = story.explained(step, fault)
     outcome = yield Tell(story.notice(fault, step))
     if isinstance(outcome, Stopped):
         yield from _stop(story, outcome)
@@ -190,7 +189,7 @@ def _permission(story: _Story, step: Step) -> Generator[Action, Outcome, Fault |
             yield from _stop(story, outcome)
         story.now = outcome.at
     if no_turn := story.no_turn():
-        return story.withheld(no_turn)
+        return no_turn
     waited = 0.0
     while (denied := story.ask(step)) is not None:
         seconds = story.patience(denied, step, waited)
@@ -295,10 +294,17 @@ class _Story:
         return came.route is not None
 
     def not_renewed(self, fault: Fault) -> Fault:
-        """The fault, with why there is no other key."""
-        why = f"{fault.detail}; {self._routing.not_renewed()}".lstrip("; ")
-        self._broke = replace(fault, detail=why)
+        """The fault, with why there is no other key, if one was looked for."""
+        why = self._routing.not_renewed() if fault.kind is FaultKind.AUTH else ""
+        if not why:
+            return fault
+        self._broke = replace(fault, detail=one_line(f"{fault.detail}; {why}".lstrip("; ")))
         return self._broke
+
+    def again(self, step: Step, why: str) -> Step:
+        """The step that takes the last one again. That the endpoint objected is no failure of the route."""
+        self._tries = max(0, self._tries - 1)
+        return Step("reconnect" if step.how == "poll" else step.how, how=step.how, why=(why,))
 
     # Is it its turn?
 
@@ -312,17 +318,18 @@ class _Story:
                 yield Queue(self._turn, max(0.0, self._deadline - self.now))
         if route.concurrency is not None and self._place is None:
             self._routing.begin(self.now)
-            self._place = self._queues.enter(f"route {route.name}", route.concurrency, call.priority)
+            self._place = self._queues.enter(" ".join(route.part("route")), route.concurrency, call.priority)
             if self._place is not None and not self._place.ready:
                 yield Queue(self._place, max(0.0, self._routing.remaining(self.now)))
 
-    def no_turn(self) -> Denied | None:
+    def no_turn(self) -> Fault | None:
         """Why the call may not go on: nobody left in time, or too many wait."""
         if self.call.concurrency is not None and not (self._turn and self._turn.ready):
-            return Denied("queue", f"no turn came up among the calls of task {self.call.task}", None)
+            reason = f"no turn came up among the calls of task {self.call.task}"
+            return self.withheld(Denied("queue", reason, None), "request")
         if self.route.concurrency is not None and not (self._place and self._place.ready):
             self._leave_route()
-            return Denied("queue", f"no turn came up at {self.route.name}", None)
+            return self.withheld(Denied("queue", f"no turn came up at {self.route.name}", None))
         return None
 
     def _leave_route(self) -> None:
@@ -345,16 +352,17 @@ class _Story:
 
     def patience(self, denied: Denied, step: Step, waited: float) -> float | None:
         """Seconds to wait before asking for a place again; None to give up on it."""
-        if denied.retry_in is None or step.rung == "send" or self._routing.left:
+        if denied.retry_in is None or step.rung == "send" or self._routing.following(_withheld(denied)):
             return None
         seconds = min(denied.retry_in, _ASK_AGAIN) * (0.5 + self._random())  # not all at once
         if waited + seconds > self.call.policy.queue or self.now + seconds >= self._deadline:
             return None
         return seconds
 
-    def withheld(self, denied: Denied) -> Fault:
+    def withheld(self, denied: Denied, about: Scope | None = None) -> Fault:
         self._denied = denied
-        return Fault(FaultKind.WITHHELD, denied.reason, retry_after=denied.retry_in).at(self.now + self._wall)
+        fault = _withheld(denied).at(self.now + self._wall)
+        return replace(fault, about=about or fault.about)
 
     def leave(self) -> None:
         """The call is over, in whatever way: its places are free."""
@@ -490,9 +498,14 @@ class _Story:
             self._trunk = exchange.assembler
             self.book(action, "", step, outcome, ended=reply.status)
             return self._with_ledger(reply, exchange.assembler)
-        detail = action.route.without_credentials(fault.detail)
-        request_id = exchange.request_id or fault.request_id
-        fault = replace(fault, detail=detail, request_id=request_id).at(outcome.at + self._wall)
+        plain = action.route.without_credentials
+        fault = replace(
+            fault,
+            detail=plain(fault.detail),
+            code=plain(fault.code),
+            param=plain(fault.param),
+            request_id=plain(exchange.request_id or fault.request_id),
+        ).at(outcome.at + self._wall)
         if self._routing.is_own_end(fault, outcome.at):
             fault = replace(fault, kind=FaultKind.STALLED, clock="route")
         self._routing.remember(fault)
@@ -520,6 +533,7 @@ class _Story:
         """A continuation that was refused, or did not join, closes its rung: it is no answer to the call."""
         self._at_once = False
         refused = isinstance(outcome, Rejected) and fault.kind in _REFUSALS and step.how != "restart"
+        refused = refused and not self._routing.is_ours(fault)
         if not refused and fault.kind is not FaultKind.DIVERGED:
             self._broke = fault
             if step.how == "reconnect" and self._is_useless(exchange, fault):
@@ -675,6 +689,11 @@ class _Story:
             self._tries = 0
             self._last = None
 
+    @staticmethod
+    def explained(step: Step, fault: Fault) -> Step:
+        """The step, with the reason of a fault that no exchange in the ledger stands for."""
+        return replace(step, why=(str(fault), *step.why)) if fault.kind is FaultKind.WITHHELD else step
+
     def notice(self, fault: Fault, step: Step) -> Recovering:
         return Recovering(
             fault.kind.word, str(fault), step.rung, self._left.name, self.route.name, step.delay
@@ -738,11 +757,19 @@ _PREFILL_WORDS = re.compile(
     r"prefill|end with a user message|continue_final_message|model turn|final assistant|last message",
     re.IGNORECASE,
 )
+# What is shut while one of our own limits says no.
+_WITHHELD: dict[str, Scope] = {"breaker": "model", "origin": "endpoint", "busy": "endpoint", "queue": "route"}
 _FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0
 # Seconds that finding another key may take.
 _RENEWAL = 30.0
 # A recovery that has to wait for its place asks again after at most this: others may bring good news.
 _ASK_AGAIN = 4.0
+
+
+def _withheld(denied: Denied) -> Fault:
+    return Fault(
+        FaultKind.WITHHELD, denied.reason, retry_after=denied.retry_in, about=_WITHHELD[denied.budget]
+    )
 
 
 def _weight(reply: Reply) -> int:

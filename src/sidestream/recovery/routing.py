@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from ..route import Route, Scope, Wire
-from ..wire.prompt import Request
+from ..wire.prompt import Request, one_meaning
 from .clocks import Clocks, Timeouts
 from .continuing import OUTPUT_LIMITS
 from .exchange import WIRES
-from .faults import Fault, FaultKind
+from .faults import Fault, FaultKind, one_line
 from .origins import Origins
 
 __all__ = ["Routing"]
@@ -42,6 +43,8 @@ _MODEL_CODES = frozenset(
     {"model_not_found", "model_not_supported", "unsupported_model", "deployment_not_found"}
 )
 _WIRES_BY_USE: tuple[Wire, ...] = ("chat", "messages", "responses")
+# Fields that hold a part of the conversation: a request without them would be another one.
+_NEEDED = frozenset({"conversation", "instructions", "previous_response_id", "prompt", "system"})
 
 
 class Routing:
@@ -71,6 +74,7 @@ class Routing:
         self._caps: dict[int, int] = {}
         self._wires: dict[int, list[Wire]] = {}  # route -> wires that are not there
         self._renewals: dict[int, str] = {}  # route -> why its key could not be renewed
+        self._before: dict[int, Route] = {}  # route -> the same with the key that was renewed
         self._asked_for: dict[int, Request] = {}
         self._request = request
         self._verbatim = verbatim  # it is another client's request, and its own affair
@@ -82,28 +86,26 @@ class Routing:
 
     # Which is next.
 
-    @property
-    def left(self) -> int:
-        """How many further routes could be asked."""
-        return sum(self._is_open(number) for number in range(self.at + 1, len(self.routes)))
-
     def following(self, fault: Fault) -> tuple[int, ...]:
         """The numbers of the routes that are open after this fault, in order."""
-        gone = self.route.part(fault.kind.scope)
-        return tuple(
-            number
-            for number in range(self.at + 1, len(self.routes))
-            if self._is_open(number) and self.routes[number].part(fault.kind.scope) != gone
-        )
+        gone = self._parts(fault)
+        return tuple(number for number in self._further() if not _shares(self.routes[number], gone))
 
-    def _is_open(self, number: int) -> bool:
-        route = self.routes[number]
-        return not any(route.part(_scope(gone)) == gone for gone in self._failed)
+    def _further(self) -> Iterator[int]:
+        """The numbers of the routes that come after this one and share nothing that failed."""
+        further = range(self.at + 1, len(self.routes))
+        return (number for number in further if not _shares(self.routes[number], self._failed))
+
+    def _parts(self, fault: Fault) -> list[tuple[str, ...]]:
+        """What of the current route failed; with a key that was renewed, the one before it as well."""
+        before = self._before.get(self.at)
+        routes = (self.route, before) if before and fault.scope == "credential" else (self.route,)
+        return [route.part(fault.scope) for route in routes]
 
     def move(self, fault: Fault, now: float) -> None:
         """Go to the next route that is open after this fault."""
         following = self.following(fault)
-        self._failed.append(self.route.part(fault.kind.scope))
+        self._failed += self._parts(fault)
         self.at = following[0]
         self.begin(now)
 
@@ -117,7 +119,8 @@ class Routing:
 
     def share(self, now: float) -> None:
         """The current route gave a sign of life: its share is measured anew."""
-        left = self.left
+        models = {self.routes[number].part("model") for number in self._further()}
+        left = len(models - {self.route.part("model")})  # silence is the model's: no other key helps
         self._until = now + max(0.0, self._deadline - now) / (left + 1) if left else math.inf
 
     def clocks(self, timeouts: Timeouts, now: float, prompt_chars: int) -> Clocks:
@@ -146,19 +149,15 @@ class Routing:
         route, given = self.routes[number], self._request.params
         if self._verbatim:
             return self._request
-        renamed = WIRES[route.wire].RENAMED
-        said = {*given, *(other for name in given for other in renamed.get(name, ()))}
-        params = {
-            name: value
-            for name, value in route.params.items()
-            if not said.intersection((name, *renamed.get(name, ())))
-        } | given
-        kept = {name: value for name, value in params.items() if not self._is_rejected(number, name)}
-        for old, new in route.renames.items():
-            kept = {new if name == old else name: value for name, value in kept.items()}
+        params = one_meaning(route.params, given)
         if (cap := self._caps.get(number)) is not None:
-            kept = {name: value for name, value in kept.items() if name not in OUTPUT_LIMITS}
-            kept["max_output_tokens"] = cap
+            params = one_meaning(params, {"max_output_tokens": cap})
+        renamed = ((route.renames.get(name, name), name, value) for name, value in params.items())
+        kept = {
+            new: value
+            for new, name, value in renamed
+            if not (self._is_rejected(number, name) or self._is_rejected(number, new))
+        }
         if kept == given:
             return self._request
         return Request(self._request.messages, self._request.instructions, self._request.tools, kept)
@@ -177,15 +176,24 @@ class Routing:
             return False
         if fault.kind is FaultKind.QUOTA:
             return self._afford(fault)
-        params = self.request().params
-        names = _other_names(fault.param.split(".")[0].split("[")[0], self.route)
-        given = next((name for name in names if name in params), None)
-        if fault.kind is not FaultKind.PARAMETER or given is None:
+        given = self._objected(fault)
+        if not given:
             return False
         self._dropped.add((self.at, given))
         self._asked_for.pop(self.at, None)
         self._origins.learn(self.route, f"no {given}", fault.detail)
         return True
+
+    def _objected(self, fault: Fault) -> str:
+        """The field of the request that this fault complains about, "" if it is none that can go."""
+        params = self.request().params
+        names = _other_names(fault.param.split(".")[0].split("[")[0], self.route)
+        given = next((name for name in names if name in params), "")
+        return "" if fault.kind is not FaultKind.PARAMETER or given in _NEEDED else given
+
+    def is_ours(self, fault: Fault) -> bool:
+        """Whether it complains about what is asked there anyway, whichever way."""
+        return not self._verbatim and bool(self._objected(fault))
 
     def _afford(self, fault: Fault) -> bool:
         """Ask for no more output than the account still pays for."""
@@ -204,16 +212,14 @@ class Routing:
     def rewire(self, fault: Fault) -> bool:
         """Try another wire, if this one was a guess and there is nothing at its path."""
         missing = fault.kind is FaultKind.NOT_FOUND and fault.status in _NOTHING_THERE
-        if not (missing and self.route.guessed) or fault.code in _MODEL_CODES:
+        if not (missing and self.route.guessed) or _speaks_of_a_model(fault):
             return False
         tried = self._wires.setdefault(self.at, [])
         tried.append(self.route.wire)
         wire = next((wire for wire in _WIRES_BY_USE if wire not in tried), None)
-        if wire is None:
-            return False
-        self.routes[self.at] = replace(self.route, wire=wire)
+        self.routes[self.at] = replace(self.route, wire=wire or tried[0])  # the first again: all are wrong
         self._asked_for.pop(self.at, None)
-        return True
+        return wire is not None
 
     # With which key.
 
@@ -228,9 +234,11 @@ class Routing:
 
     def renewed(self, route: Route | None, why: str) -> None:
         """What came of it."""
-        self._renewals[self.at] = "" if route else why or "there is no other key"
+        self._renewals[self.at] = "" if route else one_line(why) or "there is no other key"
         if route is not None:
+            self._before[self.at] = self.route
             self.routes[self.at] = route
+            self._asked_for.pop(self.at, None)
 
     def not_renewed(self) -> str:
         """Why the current route's key could not be renewed, "" if that was not tried or worked."""
@@ -243,7 +251,7 @@ class Routing:
         usual = _PARKED_FOR.get(fault.kind)
         if usual is not None:
             seconds = usual if fault.retry_after is None else min(fault.retry_after, _LONGEST_PARK)
-            self._origins.park(self.route, fault.kind.scope, seconds, str(fault))
+            self._origins.park(self.route, fault.scope, seconds, str(fault))
 
     def worked(self) -> None:
         """The current route answered."""
@@ -263,12 +271,21 @@ def _other_names(name: str, route: Route) -> tuple[str, ...]:
     of another wire."""
     renamed = WIRES[route.wire].RENAMED
     own = {new: old for old, new in route.renames.items()}.get(name, name)
-    return (own, *renamed.get(own, ()), *(here for here, others in renamed.items() if own in others))
+    return (name, own, *renamed.get(own, ()), *(here for here, others in renamed.items() if own in others))
 
 
 def _wire_key(route: Route) -> Route:
     """Under what the wire of an endpoint is remembered, whichever it is."""
     return replace(route, wire="chat")
+
+
+def _speaks_of_a_model(fault: Fault) -> bool:
+    return fault.code in _MODEL_CODES or "model" in fault.detail.lower()
+
+
+def _shares(route: Route, parts: Iterable[tuple[str, ...]]) -> bool:
+    """Whether one of these is a part of this route, too."""
+    return any(route.part(_scope(part)) == part for part in parts)
 
 
 def _scope(part: tuple[str, ...]) -> Scope:

@@ -20,7 +20,7 @@ from ..errors import ConfigError, NoRoute
 from ..route import Route, Secret
 from .providers import speaks
 
-__all__ = ["ANTHROPIC", "OPENAI", "VARIABLES", "routes_from_environment"]
+__all__ = ["ANTHROPIC", "OPENAI", "VARIABLES", "fallback_from_environment", "routes_from_environment"]
 
 OPENAI = "https://api.openai.com/v1"
 ANTHROPIC = "https://api.anthropic.com/v1"
@@ -79,7 +79,7 @@ def routes_from_environment(
     wire = wire or env.get("SIDESTREAM_WIRE") or None
     continuation = continuation or env.get("SIDESTREAM_CONTINUATION") or None
     main = _route(endpoint, key, model, wire, continuation, insecure)
-    return (main, *_fallback(env, insecure))
+    return (main, *fallback_from_environment(env, insecure=insecure))
 
 
 def _environment_key(env: Mapping[str, str], endpoint: str) -> str | None:
@@ -93,7 +93,12 @@ def _environment_key(env: Mapping[str, str], endpoint: str) -> str | None:
     return env.get("ANTHROPIC_API_KEY") or None if _origin(endpoint) == _origin(ANTHROPIC) else None
 
 
-def _fallback(env: Mapping[str, str], insecure: bool) -> tuple[Route, ...]:
+def fallback_from_environment(env: Mapping[str, str], *, insecure: bool = False) -> tuple[Route, ...]:
+    """The route that `SIDESTREAM_FALLBACK_*` names, whatever the main one is; none without them.
+
+    Raises:
+        ConfigError: as `routes_from_environment`.
+    """
     base_url, model = env.get("SIDESTREAM_FALLBACK_BASE_URL"), env.get("SIDESTREAM_FALLBACK_MODEL")
     if not base_url and not model:
         return ()

@@ -14,18 +14,19 @@ Argument beats task beats configuration beats environment, value by value.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any
 
 from ..errors import ConfigError, NoRoute, UsageError
 from ..recovery.clocks import Timeouts
 from ..recovery.policy import Policy
 from ..route import Credential, Route, RouteClocks
-from ..wire.prompt import Request, has_images, size
+from ..wire.prompt import Request, has_images, one_meaning, size
 from .config import Config, RouteConfig, TaskConfig, load_config
-from .environment import routes_from_environment
+from .environment import fallback_from_environment, routes_from_environment
 from .providers import Provider, base_url_for, keys_for, provider, providers, route_for, speaks, with_facts
 from .secrets import EnvKey, credentials_of, headers_of
 
@@ -93,7 +94,7 @@ class _Candidate:
     given: Route
     owner: Provider | None = None
     credential: Credential | None = None
-    said: RouteConfig = RouteConfig()
+    said: RouteConfig = field(default_factory=RouteConfig)
 
 
 class Planner:
@@ -197,10 +198,9 @@ class Planner:
         task = self.task(choice.task)
         skipped: list[str] = []
         routes: list[Route] = []
-        for number, candidate in enumerate(self._candidates(choice, task)):
-            model = choice.model if number == 0 else None
+        for candidate in self._chosen(choice, task):
             try:
-                route = self._ready(self._with_model(candidate, model) if model else candidate)
+                route = self._ready(candidate)
             except ConfigError as error:
                 skipped.append(f"{candidate.given.name}: {error}")
                 continue
@@ -213,8 +213,16 @@ class Planner:
             raise self._no_route(choice, skipped)
         return Plan(tuple(kept), tuple(skipped), task)
 
+    def _chosen(self, choice: Choice, task: TaskConfig) -> list[_Candidate]:
+        """Everything the call may ask, in order, the first with the model that the call wants."""
+        found = list(self._candidates(choice, task))
+        if not choice.model:
+            return found
+        first = _first(found)
+        return [*self._with_another(first, choice.model), *found[len(first) :]]
+
     def _candidates(self, choice: Choice, task: TaskConfig) -> Iterator[_Candidate]:
-        """Everything the call may ask, in order."""
+        """The routes, as they are configured, in order."""
         if choice.route is not None:
             yield from self._named(choice.route, "route=")
             yield from self._fallbacks(task.fallbacks, f"tasks.{choice.task}.fallbacks")
@@ -226,8 +234,7 @@ class Planner:
         elif task.provider is not None and task.model is not None:
             yield from self._named(f"{task.provider}:{task.model}", f"{place}.model")
         elif task.model is not None:
-            for first in main[:1]:
-                yield self._with_model(first, task.model)
+            yield from self._with_another(_first(main), task.model)
         elif not task.only:
             yield from main
         yield from self._fallbacks(task.fallbacks, f"{place}.fallbacks")
@@ -246,7 +253,7 @@ class Planner:
             return self._own
         if self.config.main is not None:
             found = tuple(self._named(self.config.main, "main"))
-            return tuple(self._with_model(each, self._model) for each in found) if self._model else found
+            return tuple(self._with_another(found, self._model)) if self._model else found
         said = self._model or self._environ.get("SIDESTREAM_MODEL") or ""
         moved = self._environ.get("SIDESTREAM_BASE_URL") or self._environ.get("OPENAI_BASE_URL")
         if not moved and ":" in said and provider(said.partition(":")[0]):
@@ -268,7 +275,7 @@ class Planner:
         if self.config.fallbacks is not None:
             yield from self._fallbacks(self.config.fallbacks, "fallbacks")
         elif self._fixed is None:
-            yield from map(_Candidate, self._from_environment()[1:])
+            yield from map(_Candidate, fallback_from_environment(self._environ))
 
     def _discovered(self) -> Iterator[_Candidate]:
         """Providers whose key lies in the environment, with the model their file names for side tasks."""
@@ -308,8 +315,7 @@ class Planner:
     def _candidates_for(self, name: str, said: RouteConfig) -> list[_Candidate]:
         owner = _owner(said)
         sign_in = said.sign_in or (owner.sign_in if owner and not _has_key(said) else None)
-        url = said.base_url or (base_url_for(owner, self._environ) if owner else None)
-        given = self._given(name, said, owner, url)
+        given = self._given(name, said, owner)
         if sign_in:
             return [_Candidate(given, owner, self._sign_in(sign_in, given), said)]
         keys: tuple[Credential, ...] = credentials_of(said, self._environ)
@@ -324,9 +330,9 @@ class Planner:
             for number, key in enumerate(keys, 1)
         ]
 
-    def _given(self, name: str, said: RouteConfig, owner: Provider | None, url: str | None) -> Route:
+    def _given(self, name: str, said: RouteConfig, owner: Provider | None) -> Route:
         """The route as it is configured, without a key."""
-        defaults = self.config.defaults
+        url = said.base_url or (base_url_for(owner, self._environ) if owner else None)
         clocks = RouteClocks(said.timeout, said.first, said.idle, said.connect)
         more: dict[str, Any] = {
             "name": name,
@@ -337,8 +343,8 @@ class Planner:
             "window": said.window,
             "vision": said.vision,
             "quality": said.quality or 0,
-            "concurrency": said.concurrency or defaults.concurrency,
-            "params": {**defaults.params, **said.params},
+            "concurrency": said.concurrency,
+            "params": said.params,
             "rejects": said.rejects or frozenset(),
             "clocks": None if clocks == RouteClocks() else clocks,
         }
@@ -360,10 +366,18 @@ class Planner:
             self._sign_ins[key] = CodexSignIn(endpoints=(given.base_url,), environ=self._environ)
         return self._sign_ins[key]
 
-    def _with_model(self, candidate: _Candidate, model: str) -> _Candidate:
-        """Another model on the same endpoint: nothing that was said of the old one holds."""
-        given = replace(candidate.given, model=model, name="", window=None, vision=None, quality=0)
-        return replace(candidate, given=given)
+    def _with_another(self, candidates: Iterable[_Candidate], model: str) -> Iterator[_Candidate]:
+        """The same endpoint and keys with another model: nothing that was said of the old one holds."""
+        for number, each in enumerate(candidates, 1):
+            if each.said.model is None:
+                given = replace(
+                    each.given, model=model, name="", window=None, vision=None, quality=0, prices=None
+                )
+            else:
+                said = replace(each.said, model=model, window=None, vision=None, quality=None, prices=None)
+                given = self._given("", said, each.owner)
+            name = given.name if number == 1 else f"{given.name}#{number}"
+            yield replace(each, given=replace(given, name=name))
 
     def _ready(self, candidate: _Candidate) -> Route:
         """The route with its facts and today's key. Raises ConfigError."""
@@ -390,7 +404,10 @@ class Planner:
         given = candidate.given
         kept, route = self._facts.get(id(given), (None, given))
         if kept is not given:
-            route = with_facts(given, candidate.owner)
+            low = self.config.defaults
+            params = one_meaning(low.params, given.params)
+            usual = replace(given, params=params, concurrency=given.concurrency or low.concurrency)
+            route = with_facts(usual, candidate.owner)
             if len(self._facts) >= _REMEMBERED:
                 self._facts.clear()
             self._facts[id(given)] = given, route
@@ -407,6 +424,13 @@ def _over(below: TaskConfig, above: TaskConfig) -> TaskConfig:
         elif value is not None:
             said[each.name] = value
     return replace(below, **said)
+
+
+def _first(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    """The route that is asked first, with each of its keys."""
+    return [
+        *takewhile(lambda each: each.given.part("model") == candidates[0].given.part("model"), candidates)
+    ]
 
 
 def _owner(said: RouteConfig) -> Provider | None:
@@ -439,7 +463,7 @@ def _unfit(route: Route, task: TaskConfig, request: Request | None, skipped: lis
 
 def _large_enough(routes: list[Route], task: TaskConfig, request: Request, skipped: list[str]) -> list[Route]:
     """Those whose window is not known to be too small; if all are, the largest: it is only an estimate."""
-    needed = max(task.min_window or 0, size(request) // _CHARS_PER_TOKEN)
+    needed = max(task.min_window or 0, size(request, images=False) // _CHARS_PER_TOKEN)
     fits = [route for route in routes if route.window is None or route.window >= needed]
     if not fits and not task.min_window and routes:
         return [max(routes, key=lambda route: route.window or 0)]

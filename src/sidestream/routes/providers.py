@@ -12,11 +12,13 @@ A new provider is a new file, not code. `docs/providers.md` shows them all. Pure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
 
 from ..errors import ConfigError
 from ..route import Auth, Continuation, Route, Secret, Wire
@@ -38,8 +40,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What is known of an endpoint with a model. Without arguments: of one that nobody knows.
 
     Attributes:
@@ -66,10 +67,10 @@ class Facts:
     billing: Billing = "unknown"
     billing_source: str = ""
     auth: Auth = "wire"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    requires: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
+    requires: Mapping[str, Any] = {}
     rejects: frozenset[str] = frozenset()
-    renames: Mapping[str, str] = field(default_factory=dict)
+    renames: Mapping[str, str] = {}
     window: int | None = None
     vision: bool | None = None
     checked: date | None = None
@@ -77,8 +78,7 @@ class Facts:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Which wire a base URL speaks, as far as that is known.
 
     Attributes:

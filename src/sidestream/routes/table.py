@@ -18,7 +18,6 @@ import stat
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -55,8 +54,7 @@ _MOST = 200  # of a user's files
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"})
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """How an endpoint continues a partial answer, for some models and wires.
 
     Attributes:
@@ -86,8 +84,7 @@ class Row:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """Which wire some base URLs or models of a provider speak.
 
     Attributes:
@@ -112,8 +109,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(Struct, frozen=True):
     """What is known of some models of a provider. All entries that fit count; of a number, the first.
 
     Attributes:
@@ -137,15 +133,13 @@ class ModelFacts:
         return wire in self.wires and _is_one_of(self.models, model)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tables:
+class _Tables(Struct, frozen=True):
     rows: tuple[Row, ...]
     rules: tuple[Rule, ...]
     models: tuple[ModelFacts, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Provider:
+class Provider(Struct, frozen=True, eq=False):
     """One provider: the head of its file, and its tables on demand.
 
     Attributes:
@@ -186,7 +180,10 @@ class Provider:
     models_source: str
     note: str
     file: str
-    text: str = field(repr=False, compare=False)
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Provider({self.id!r}, {self.file!r})"
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -233,8 +230,7 @@ def _is_one_of(patterns: tuple[str, ...], model: str) -> bool:
     return any(pattern == "*" or fnmatchcase(model, pattern) for pattern in patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(Struct, frozen=True):
     """A packaged file that has not been parsed. Its name is the provider's id."""
 
     file: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Unpack
 
+from ..errors import UsageError
 from .asking import Messages, Options, Question, Talk, arun, check_whole, invalid, run, told
 from .compression.redact import redact
 
@@ -64,6 +65,8 @@ async def atitle(
 
 
 def _talk(said: TaskConfig, messages: Messages, language: str, length: int) -> Talk[str]:
+    if length < 1:
+        raise UsageError(f"a title of {length} characters is none")
     wanted = language or said.language
     words = said.instructions or _INSTRUCTIONS
     in_language = f"Write it in {wanted}." if wanted else "Write it in the language the user writes in."
@@ -111,6 +114,6 @@ def _cut(text: str, length: int) -> str:
     """The text in so many characters, between two words if there is a gap near the end."""
     if len(text) <= length:
         return text
-    short = text[: max(1, length - 1)]
+    short = text[: length - 1]
     gap = short.rfind(" ")
     return (short[:gap] if gap > length // 2 else short).rstrip(" ,;:-–—") + "…"

@@ -10,6 +10,7 @@ before anything is sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "from_input",
     "has_images",
     "is_block",
+    "one_meaning",
     "size",
     "system_text",
     "to_items",
@@ -101,9 +103,33 @@ def _shows(part: dict[str, Any]) -> bool:
     return part.get("type") in ("image", "image_url", "input_image")
 
 
-def size(request: Request) -> int:
-    """Characters of prompt, about: what a model has to read before its first token."""
-    return len(dumps([request.instructions, request.messages, request.tools]))
+def size(request: Request, *, images: bool = True) -> int:
+    """Characters of prompt, about: what a model has to read before its first token.
+
+    Args:
+        images: count the bytes of images and files that stand in the request, of which a model makes fewer
+            tokens than of text.
+    """
+    data = dumps([request.instructions, request.messages, request.tools])
+    return len(data if images else _DATA.sub(b"", data))
+
+
+# Base64 in a data URL or a content block: a long word without an end.
+_DATA = re.compile(rb"[A-Za-z0-9+/=_-]{2000,}")
+
+# Request fields that mean the same, whichever wire they come from.
+_SAME = (
+    frozenset({"max_output_tokens", "max_completion_tokens", "max_tokens"}),
+    frozenset({"reasoning", "reasoning_effort"}),
+    frozenset({"stop", "stop_sequences"}),
+    frozenset({"text", "response_format"}),
+)
+
+
+def one_meaning(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two layers of request fields as one: what `above` says wins, by whichever name `below` says it."""
+    said = frozenset(above).union(*(names for names in _SAME if not names.isdisjoint(above)))
+    return {**{name: value for name, value in below.items() if name not in said}, **above}
 
 
 # From content blocks of the Messages wire.
