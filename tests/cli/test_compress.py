@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -138,6 +139,45 @@ def test_extractive_asks_no_model() -> None:
         assert not lab.requests
     assert done.code == 0
     assert done.err.startswith("extractive: ")
+
+
+def test_prune_only_shortens_tool_output_and_asks_nobody() -> None:
+    """As many messages as before, each user's word, no model, no digest."""
+    with Lab(script.chat_text(SUMMARY)) as lab:
+        done = with_model(lab, "--prune-only", "--ratio", "0.1")
+        assert not lab.requests
+    before, after = load(SAMPLE.read_bytes()), load(done.out.encode())
+    assert done.code == 0
+    assert len(after.messages) == len(before.messages)
+    assert after.chars < 0.6 * before.chars
+    assert done.err.startswith("pruned: 34 → 34 messages")
+
+
+def test_a_window_lets_the_policy_decide() -> None:
+    """Below its threshold nothing is done; above it the policy's shape applies, by quoting or pruning."""
+    large = sidestream("compress", SAMPLE, "--window", "200000")
+    assert (large.code, large.out.encode()) == (0, SAMPLE.read_bytes())
+    assert "tokens are below the threshold of 150,000" in large.err
+    small = sidestream("compress", SAMPLE, "--window", "2000", "--extractive")
+    assert small.code == 0
+    assert load(small.out.encode()).chars < 0.8 * load(SAMPLE.read_bytes()).chars
+    assert sidestream("compress", SAMPLE, "--window", "2000", "--ratio", "0.2").code == 2
+
+
+def test_a_focus_is_told_to_the_model() -> None:
+    """--focus names what deserves most of the room."""
+    with Lab(script.chat_text(SUMMARY)) as lab:
+        assert with_model(lab, "--focus", "the font cache").code == 0
+        assert (
+            "this topic, as far as the material speaks of it: the font cache" in lab.requests[0].body.decode()
+        )
+
+
+def test_roles_alternate_on_request() -> None:
+    """--alternate merges neighbours of one role; without it messages stay as they are."""
+    done = json.loads(sidestream("compress", SAMPLE, "--alternate").out)
+    roles = [each["role"] for each in done["messages"] if each["role"] != "system"]
+    assert not any(one == two != "tool" for one, two in itertools.pairwise(roles))
 
 
 @pytest.mark.parametrize(

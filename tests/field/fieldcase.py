@@ -1,9 +1,9 @@
 """A field case: what a server did in the field, as data, and the loops that play it.
 
 `load` reads `cases/*.toml` (unknown keys are errors, so a slip of the pen never passes for a check). `labs`
-starts the real servers of a case, and `ask` and `ask_async` put its question to one `Client` or `AsyncClient`,
-held or live, as often as there are expectations, and bring back an `Outcome` for each. How to write a case is
-told in README.md.
+starts the real servers of a case, and `ask` and `ask_async` put its question to a `Client` or `AsyncClient`, held
+or live, as often as there are expectations, and bring back an `Outcome` for each. How to write a case is told in
+README.md.
 """
 
 from __future__ import annotations
@@ -92,10 +92,9 @@ class Answer(Strict):
 class Server(Strict):
     """One route and what its server does, attempt by attempt; the last answer repeats.
 
-    `server` names another route that has the same server, in place of `answers`; `key` its credential, if it is
-    not one of its own. `renews` are the keys that a renewal brings, one after the other: none, and then that
-    there is none, for `[""]`. The rest is the route's; `continuation` left out, the provider table decides,
-    which knows no such server.
+    `server` names another route that has the same server, in place of `answers`; `key` is its credential, if
+    that is not one of its own. `renews` are the keys that renewals bring, one after the other; "" is none. The
+    rest is the route's; `continuation` left out, the provider table decides, which knows no such server.
     """
 
     name: str
@@ -117,8 +116,8 @@ class Server(Strict):
 
 
 class Ask(Strict):
-    """How the question is put. `tools` maps a tool's name to its required arguments; `times` repeats its words,
-    for a long prompt."""
+    """How the question is put. `tools` maps a tool's name to its required arguments; `times` repeats the
+    question, for a long prompt."""
 
     timeouts: dict[str, float] = {}
     policy: dict[str, float] = {}
@@ -179,8 +178,8 @@ class Case(Strict):
     """One file. With `test` it describes functions of test_process.py, those whose name begins so, or of
     another file, written as "tests/….py::test_name".
 
-    `live = false` leaves out the two live runs, where they would only take time. Each `then` is a further call
-    of the same client, and what is required of it. `also` names further tests that prove it.
+    `live = false` leaves out the two live runs, where they would only take time. Each `then` is a further
+    call of the same client, and what is required of it. `also` names further tests that prove it.
     """
 
     number: int

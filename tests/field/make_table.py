@@ -1,5 +1,5 @@
-"""docs/field-cases.md, made of the case files, and docs/ancestor.md, made of ancestor.toml: after changing one,
-`python tests/field/make_table.py`."""
+"""docs/field-cases.md, made of the case files, and docs/ancestor.md, made of ancestor.toml: after changing
+one, `python tests/field/make_table.py`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ANCESTOR_HEAD = """\
 # The ancestor's tests, and ours
 
 What the named tests of the ancestor's auxiliary client prove, class by class, and the tests here that prove
-it, or why there is none. Its tests patch private names and return fake objects; ours play the server on a real
-socket wherever bytes, sockets or time are the point. That every test named here exists is itself a test.
+it, or why there is none. Its tests patch private names and return fake objects; ours play the server on a real socket
+wherever bytes, sockets or time are the point. That every test named here exists is itself a test.
 """
 
 CLASS_ROW = "| The ancestor's tests | prove | Here |\n| --- | --- | --- |"
@@ -77,8 +77,8 @@ def cells(*texts: str) -> str:
 
 
 class Class(Strict):
-    """A group of the ancestor's test classes: what it proves, and which tests here do. Without any, `none` says
-    why."""
+    """A group of the ancestor's test classes: what it proves, and which tests here do. Without any, `none`
+    says why."""
 
     names: tuple[str, ...]
     proves: str

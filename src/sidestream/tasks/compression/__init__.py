@@ -62,7 +62,8 @@ __all__ = [
     "repair",
 ]
 
-_FITTINGS = 3  # times a digest is made shorter when the target model counts more tokens than expected
+_FITTINGS = 3  # times a digest is made shorter when the target model counts more tokens than expected …
+_AIM = 0.98  # … and how far below the budget each time
 
 
 def compress(
@@ -127,7 +128,7 @@ def _fitted(plan: Plan, budget: Budget) -> Compaction:
     for _ in range(_FITTINGS):
         if budget.tokens is None or not done.changed or done.tokens_after <= budget.tokens:
             break
-        chars = max(1, done.budget_chars * budget.tokens // done.tokens_after)
+        chars = max(1, int(done.budget_chars * _AIM * budget.tokens / done.tokens_after))
         tighter = prepare(plan.source, Budget(chars=chars), count=plan.count, alternate=plan.alternate)
         again = tighter.digest()
         if not again.changed or again.tokens_after >= done.tokens_after:

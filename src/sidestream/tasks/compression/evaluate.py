@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Complete: TypeAlias = Callable[[list[dict[str, str]]], str]
+    # the method, a notice, and texts with how many characters a model would read of each
+    Outcome: TypeAlias = tuple[str, str, list[tuple[str, int]]]
 
 __all__ = ["STRATEGIES", "Score", "evaluate", "random_lines"]
 
@@ -73,7 +75,7 @@ def evaluate(
     if strategy not in STRATEGIES:
         raise UsageError(f"there is no strategy {strategy!r}", hint=f"Known: {', '.join(STRATEGIES)}.")
     method, notice, texts = STRATEGIES[strategy](conversation, ratio, complete)
-    told = [kept(facts, text) for text in texts]
+    told = [kept(facts, text) for text, _ in texts]
     ever = {fact.name for each in told for fact in each}
     return Score(
         strategy=strategy,
@@ -82,7 +84,7 @@ def evaluate(
         facts=len(facts),
         missing=tuple(fact.name for fact in facts if fact.name not in ever),
         chars_before=conversation.chars,
-        chars_after=round(mean(map(len, texts))),
+        chars_after=round(mean(chars for _, chars in texts)),
         notice=notice,
     )
 
@@ -106,30 +108,34 @@ def _lines(conversation: Conversation) -> Iterator[str]:
             yield from message.text.split("\n")
 
 
-def _extractive(conversation: Conversation, ratio: float, _: Complete | None) -> tuple[str, str, list[str]]:
+def _extractive(conversation: Conversation, ratio: float, _: Complete | None) -> Outcome:
     done = compress(conversation, budget=Budget(ratio=ratio))
-    return done.method, done.notice, [done.conversation.text]
+    return done.method, done.notice, [(done.conversation.text, done.conversation.chars)]
 
 
-def _summary(conversation: Conversation, ratio: float, ask: Complete | None) -> tuple[str, str, list[str]]:
+def _summary(conversation: Conversation, ratio: float, ask: Complete | None) -> Outcome:
     if ask is None:
         raise NoRoute("the summary needs a model", hint="Name one, or leave this strategy out.")
     done = compress(conversation, budget=Budget(ratio=ratio), complete=ask)
-    return done.method, done.notice, [done.conversation.text]
+    return done.method, done.notice, [(done.conversation.text, done.conversation.chars)]
 
 
-def _prune(conversation: Conversation, ratio: float, _: Complete | None) -> tuple[str, str, list[str]]:
+def _prune(conversation: Conversation, ratio: float, _: Complete | None) -> Outcome:
     done = prune(conversation, tail=int(ratio * conversation.chars))
     method = "pruned" if done.changed else "none"
-    return method, f"{done.notice} Pruning has no target length.", [done.conversation.text]
+    return (
+        method,
+        f"{done.notice} Pruning has no target length.",
+        [(done.conversation.text, done.conversation.chars)],
+    )
 
 
-def _random(conversation: Conversation, ratio: float, _: Complete | None) -> tuple[str, str, list[str]]:
+def _random(conversation: Conversation, ratio: float, _: Complete | None) -> Outcome:
     texts = [random_lines(conversation, ratio, seed) for seed in range(_SEEDS)]
-    return "random", f"The mean of {_SEEDS} draws of lines.", texts
+    return "random", f"The mean of {_SEEDS} draws of lines.", [(text, len(text)) for text in texts]
 
 
-STRATEGIES: Final[dict[str, Callable[[Conversation, float, Complete | None], tuple[str, str, list[str]]]]] = {
+STRATEGIES: Final[dict[str, Callable[[Conversation, float, Complete | None], Outcome]]] = {
     "extractive": _extractive,
     "prune": _prune,
     "summary": _summary,
