@@ -1,9 +1,9 @@
 """A field case: what a server did in the field, as data, and the loops that play it.
 
 `load` reads `cases/*.toml` (unknown keys are errors, so a slip of the pen never passes for a check). `labs`
-starts the real servers of a case, and `ask` and `ask_async` put its question to a `Client` or `AsyncClient`, held
-or live, as often as there are expectations, and bring back an `Outcome` for each. How to write a case is told in
-README.md.
+starts the real servers of a case, and `ask` and `ask_async` put its question to a `Client` or `AsyncClient`,
+held or live, as often as there are expectations, and bring back an `Outcome` for each. How to write a case is
+told in README.md.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Server(Strict):
     """One route and what its server does, attempt by attempt; the last answer repeats.
 
     `server` names another route that has the same server, in place of `answers`; `key` is its credential, if
-    that is not one of its own. `renews` are the keys that renewals bring, one after the other; "" is none. The
-    rest is the route's; `continuation` left out, the provider table decides, which knows no such server.
+    that is not one of its own. `renews` are the keys that renewals bring, one after the other; "" is none.
+    The rest is the route's; `continuation` left out, the provider table decides, which knows no such server.
     """
 
     name: str

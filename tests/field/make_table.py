@@ -34,8 +34,8 @@ ANCESTOR_HEAD = """\
 # The ancestor's tests, and ours
 
 What the named tests of the ancestor's auxiliary client prove, class by class, and the tests here that prove
-it, or why there is none. Its tests patch private names and return fake objects; ours play the server on a real socket
-wherever bytes, sockets or time are the point. That every test named here exists is itself a test.
+it, or why there is none. Its tests patch private names and return fake objects; ours play the server on a
+real socket wherever bytes, sockets or time are the point. That every test named here exists is itself a test.
 """
 
 CLASS_ROW = "| The ancestor's tests | prove | Here |\n| --- | --- | --- |"

@@ -446,7 +446,7 @@ def huge(items: int) -> list[dict[str, Any]]:
 
 @BOTH
 def test_case_51_huge_body(lab: Labs, mode: str) -> None:
-    """1.4 MB in 1,093 items arrive whole; a deadline that ends before the network is reached ends the call."""
+    """1.4 MB in 1,093 items arrive whole; a deadline that ends before the network does ends the call."""
     main = lab(script.responses_text("Here."))
     messages = huge(1093)
     assert call(mode, settings(main), "complete", messages).text == "Here."
@@ -558,7 +558,7 @@ def test_case_68_no_tool_role_in_responses_input(lab: Labs, mode: str) -> None:
 def test_case_72_silent_spend(
     lab: Labs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, chosen: str
 ) -> None:
-    """A key that lies in the environment is not used: not when the main route fails, nor when none is chosen."""
+    """A key that lies in the environment is not used: neither after a failure nor when no route is chosen."""
     main, paid = lab(plan=Plan.always(Fault.hang())), lab(script.chat_text("That was 3 dollars."))
     monkeypatch.setenv("OPENROUTER_BASE_URL", paid.url)
     monkeypatch.setenv("OPENROUTER_API_KEY", "left-over-key")

@@ -200,7 +200,7 @@ class Row(TypedDict):
 
 class Tree(msgspec.Struct):
     name: str
-    below: list["Tree"] = []
+    below: list[Tree] = []
 
 
 class Model:
@@ -260,10 +260,10 @@ def test_what_is_no_object_is_the_callers_mistake(wanted: Any) -> None:
         ({"properties": {"a": {"const": 1}}}, {"a": 2}, "the answer.a is none of [1]"),
         ({"properties": {}, "additionalProperties": False}, {"b": 1}, "the answer.b must not be there"),
         ({"additionalProperties": {"type": "string"}}, {"b": 1}, "the answer.b is not of type string"),
-        ({"properties": {"a": {"items": {"type": "null"}}}}, {"a": [None, 1]}, "the answer.a[1] is not of type null"),
-        ({"properties": {"a": {"anyOf": [{"type": "null"}, {"const": 2}]}}}, {"a": 1}, "the answer.a fits none of the 2"),
+        ({"properties": {"a": {"items": {"type": "null"}}}}, {"a": [None, 1]}, "the answer.a[1] is not of"),
+        ({"properties": {"a": {"anyOf": [{"type": "null"}, {"const": 2}]}}}, {"a": 1}, "the answer.a fits none"),
         ({"allOf": [{"required": ["a"]}]}, {}, "the answer has no 'a'"),
-        ({"properties": {"a": {"$ref": "#/$defs/S"}}, "$defs": {"S": {"type": "string"}}}, {"a": 1}, "the answer.a is"),
+        ({"properties": {"a": {"$ref": "#/$defs/S"}}, "$defs": {"S": {"const": 2}}}, {"a": 1}, "the answer.a is"),
         ({"properties": {"a": {"$ref": "elsewhere.json"}}}, {"a": 1}, ""),
         ({"$ref": "#"}, {}, ""),
         ({"properties": {"a": True}}, {"a": 1}, ""),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ways import at, both, do, saying
+from ways import at, both, do
 
 from sidestream import Cancel, Cancelled, InvalidAnswer, Reply, StreamDropped, UsageError
 from sidestream.lab import Fault, Lab, Plan, script
@@ -29,7 +29,7 @@ TALK: list[dict[str, Any]] = [
 
 @both
 def test_a_title_is_asked_for_and_cleaned(way: str) -> None:
-    """The conversation goes along as material, without the system, tools and secrets; quotes are taken off."""
+    """The conversation goes along, without system, tools and secrets; what is around the title is taken off."""
     with Lab(script.say('Title: "Relay bricht Streams ab."')) as lab:
         assert do(way, PAIR, TALK, client=at(lab)) == "Relay bricht Streams ab"
         (request,) = lab.requests
@@ -114,7 +114,7 @@ def test_half_a_title_is_none(way: str) -> None:
         ("  \n\n# **Fixing the relay**\n\nThis title says …", "Fixing the relay"),
         ("<think>The user wants\na title.</think>\nFixing the relay.", "Fixing the relay"),
         ("「リレーの修正」", "リレーの修正"),
-        ("标题：修复中继。", "修复中继"),
+        ("标题：修复中继。", "修复中继"),  # noqa: RUF001
         ("Titel: „Das Relay reparieren“", "Das Relay reparieren"),
         ("```\nFixing the relay\n```", "Fixing the relay"),
         ("Why does it drop?", "Why does it drop?"),
@@ -137,7 +137,7 @@ def test_what_holds_no_title_is_an_error(answer: str) -> None:
 
 @given(st.text(max_size=300), st.integers(1, 100))
 def test_a_title_fits(answer: str, length: int) -> None:
-    """Whatever is answered, a title is one printable line of at most the length asked for, or there is none."""
+    """Whatever is answered, a title is one printable line of at most that length, or there is none."""
     try:
         found = _read(Reply("complete", answer), length)
     except InvalidAnswer:

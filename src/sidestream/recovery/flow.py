@@ -633,8 +633,8 @@ class _Story:
             random=self._random,
             cursor=self._cursor(),
             unstreamed=(self._route, "stream") in self._closed,
-            here=self._ways(self._route),
-            there=self._ways(following[0]) if following else Ways(),
+            here=self._ways(self._route, fault),
+            there=self._ways(following[0], fault) if following else Ways(),
             spent=self._spent(),
             at_once=self._at_once,
         )
@@ -652,8 +652,10 @@ class _Story:
             self._closed.setdefault((self._route, "stream"), "the events have no numbers")
         return ""
 
-    def _ways(self, number: int) -> Ways:
+    def _ways(self, number: int, fault: Fault) -> Ways:
         """How the answer so far could be continued on a route."""
+        if fault.kind is FaultKind.EMPTY:
+            return Ways(_NO_ANSWER, _NO_ANSWER)
         route = self._routing.routes[number]
         closed = {
             rung: self._closed.get((number, rung)) or self._origins.learned(route, rung)
@@ -759,6 +761,7 @@ _PREFILL_WORDS = re.compile(
 )
 # What is shut while one of our own limits says no.
 _WITHHELD: dict[str, Scope] = {"breaker": "model", "origin": "endpoint", "busy": "endpoint", "queue": "route"}
+_NO_ANSWER = "what arrived was whole, and no answer"
 _FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0
 # Seconds that finding another key may take.
 _RENEWAL = 30.0

@@ -152,21 +152,17 @@ class Routing:
         params = one_meaning(route.params, given)
         if (cap := self._caps.get(number)) is not None:
             params = one_meaning(params, {"max_output_tokens": cap})
-        renamed = ((route.renames.get(name, name), name, value) for name, value in params.items())
-        kept = {
-            new: value
-            for new, name, value in renamed
-            if not (self._is_rejected(number, name) or self._is_rejected(number, new))
-        }
+        renamed = {route.renames.get(name, name): value for name, value in params.items()}
+        kept = {name: value for name, value in renamed.items() if not self._is_rejected(number, name)}
         if kept == given:
             return self._request
         return Request(self._request.messages, self._request.instructions, self._request.tools, kept)
 
     def _is_rejected(self, number: int, name: str) -> bool:
         route = self.routes[number]
-        names = (name, *WIRES[route.wire].RENAMED.get(name, ()))
         return (number, name) in self._dropped or any(
-            each in route.rejects or self._origins.learned(route, f"no {each}") for each in names
+            each in route.rejects or self._origins.learned(route, f"no {each}")
+            for each in _same_field(name, route)
         )
 
     def drop(self, fault: Fault) -> bool:
@@ -212,7 +208,7 @@ class Routing:
     def rewire(self, fault: Fault) -> bool:
         """Try another wire, if this one was a guess and there is nothing at its path."""
         missing = fault.kind is FaultKind.NOT_FOUND and fault.status in _NOTHING_THERE
-        if not (missing and self.route.guessed) or _speaks_of_a_model(fault):
+        if self._verbatim or not (missing and self.route.guessed) or _speaks_of_a_model(fault):
             return False
         tried = self._wires.setdefault(self.at, [])
         tried.append(self.route.wire)
@@ -269,9 +265,14 @@ def _rewired(route: Route, origins: Origins) -> Route:
 def _other_names(name: str, route: Route) -> tuple[str, ...]:
     """What a field that an endpoint calls `name` may be called in a request: a router may speak of the field
     of another wire."""
-    renamed = WIRES[route.wire].RENAMED
     own = {new: old for old, new in route.renames.items()}.get(name, name)
-    return (name, own, *renamed.get(own, ()), *(here for here, others in renamed.items() if own in others))
+    return (name, *_same_field(own, route))
+
+
+def _same_field(name: str, route: Route) -> tuple[str, ...]:
+    """What fills the same field on a route's wire, whichever wire's word it is."""
+    renamed = WIRES[route.wire].RENAMED
+    return (name, *renamed.get(name, ()), *(here for here, others in renamed.items() if name in others))
 
 
 def _wire_key(route: Route) -> Route:

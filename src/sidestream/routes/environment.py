@@ -42,7 +42,8 @@ VARIABLES: dict[str, str] = {
     "OPENAI_BASE_URL": "endpoint, if SIDESTREAM_BASE_URL is not set",
     "OPENAI_API_KEY": "credential for OPENAI_BASE_URL or OpenAI itself",
     "OPENAI_MODEL": "model name, if SIDESTREAM_MODEL is not set",
-    "ANTHROPIC_API_KEY": "credential for Anthropic itself",
+    "ANTHROPIC_API_KEY": "credential for ANTHROPIC_BASE_URL or Anthropic itself",
+    "ANTHROPIC_BASE_URL": "where ANTHROPIC_API_KEY belongs, if it is not Anthropic itself",
 }
 
 _LONGEST_KEY = 16 * 1024
@@ -90,7 +91,8 @@ def _environment_key(env: Mapping[str, str], endpoint: str) -> str | None:
         return key
     if _origin(endpoint) == _origin(openai):
         return env.get("OPENAI_API_KEY") or None
-    return env.get("ANTHROPIC_API_KEY") or None if _origin(endpoint) == _origin(ANTHROPIC) else None
+    anthropic = env.get("ANTHROPIC_BASE_URL") or ANTHROPIC
+    return env.get("ANTHROPIC_API_KEY") or None if _origin(endpoint) == _origin(anthropic) else None
 
 
 def fallback_from_environment(env: Mapping[str, str], *, insecure: bool = False) -> tuple[Route, ...]:

@@ -27,7 +27,7 @@ from ..route import Credential, Route, RouteClocks
 from ..wire.prompt import Request, has_images, one_meaning, size
 from .config import Config, RouteConfig, TaskConfig, load_config
 from .environment import fallback_from_environment, routes_from_environment
-from .providers import Provider, base_url_for, keys_for, provider, providers, route_for, speaks, with_facts
+from .providers import Provider, base_url_for, keys_for, provider, providers, speaks, with_facts
 from .secrets import EnvKey, credentials_of, headers_of
 
 __all__ = ["BUILT_IN", "Choice", "Plan", "Planner"]
@@ -350,9 +350,9 @@ class Planner:
         }
         model = said.model or ""
         try:
-            if owner is not None:
-                return route_for(owner, model, base_url=url, wire=said.wire, **more)
-            found = speaks(url or "", model, said.wire)
+            if not url and owner is not None:
+                raise ConfigError(f"{owner.name} has no endpoint of its own", hint="say its base_url")
+            found = speaks(url or "", model, said.wire, of=owner)
             return Route(found.base_url, model, found.wire, guessed=not found.sure, **more)
         except ConfigError as error:
             raise ConfigError(f"route {name}: {error}", hint=error.hint) from None
