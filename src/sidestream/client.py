@@ -324,6 +324,7 @@ class Client(_Settings):
         messages: Iterable[Mapping[str, Any]],
         *,
         budget: Budget | int,
+        focus: str = "",
         timeout: Timeout = None,
         cancel: Cancel | None = None,
         notify: Notify | None = None,
@@ -333,6 +334,8 @@ class Client(_Settings):
         Args:
             messages: chat-style messages or Responses items.
             budget: a `Budget`, or a number of tokens.
+            focus: a topic that the summary gives most of its room to.
+            timeout, cancel, notify: as for `complete`; it is the task "compression".
 
         Returns:
             the compacted conversation, or the untouched one with a notice if the model cannot be reached.
@@ -341,10 +344,10 @@ class Client(_Settings):
 
         def ask(prompt: list[dict[str, Any]]) -> str:
             return self.complete(
-                prompt, timeout=timeout, cancel=cancel, atomic=True, empty_is_failure=True, notify=notify
+                prompt, task="compression", timeout=timeout, cancel=cancel, notify=notify
             ).text
 
-        return compression.compress(list(messages), budget=budget, complete=ask)
+        return compression.compress(list(messages), budget=budget, complete=ask, focus=focus)
 
     def close(self) -> None:
         """Close idle connections. Calls in flight keep theirs."""
@@ -495,6 +498,7 @@ class AsyncClient(_Settings):
         messages: Iterable[Mapping[str, Any]],
         *,
         budget: Budget | int,
+        focus: str = "",
         timeout: Timeout = None,
         cancel: Cancel | None = None,
         notify: Notify | None = None,
@@ -504,11 +508,11 @@ class AsyncClient(_Settings):
 
         async def ask(prompt: list[dict[str, Any]]) -> str:
             reply = await self.complete(
-                prompt, timeout=timeout, cancel=cancel, atomic=True, empty_is_failure=True, notify=notify
+                prompt, task="compression", timeout=timeout, cancel=cancel, notify=notify
             )
             return reply.text
 
-        return await compression.acompress(list(messages), budget=budget, complete=ask)
+        return await compression.acompress(list(messages), budget=budget, complete=ask, focus=focus)
 
     async def close(self) -> None:
         """Close idle connections. Calls in flight keep theirs."""

@@ -29,7 +29,7 @@ TALK: list[dict[str, Any]] = [
 
 @both
 def test_a_title_is_asked_for_and_cleaned(way: str) -> None:
-    """The conversation goes along, without system, tools and secrets; what is around the title is taken off."""
+    """The conversation goes along, without system, tools and secrets; its quotes are taken off."""
     with Lab(script.say('Title: "Relay bricht Streams ab."')) as lab:
         assert do(way, PAIR, TALK, client=at(lab)) == "Relay bricht Streams ab"
         (request,) = lab.requests

@@ -1,7 +1,7 @@
 """Tasks of a program's own: configured, asked held or live, masked, and taking turns; over the lab's sockets.
 
-Nothing here sleeps to win a race: an answer begins and then holds until the test lets it go on, the queues
-say who waits, and the lab's record says when each request arrived and when it was over.
+Nothing here sleeps to win a race: an answer begins and then holds until its call is stopped, the queues say
+who waits, and the lab's record says when each request arrived and when it was over.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from ways import QUICK, both
@@ -29,7 +28,7 @@ from sidestream import (
     UsageError,
 )
 from sidestream.drivers import System
-from sidestream.lab import Fault, Lab, Plan, Request, Script, script
+from sidestream.lab import Fault, Lab, Plan, Request, script
 from sidestream.recovery.queues import Queues
 from sidestream.routes.config import TaskConfig, parse
 
@@ -44,7 +43,7 @@ class Crowd:
         self._settings = {"policy": QUICK, "system": System(queues=self.queues), **settings}
         self._way = way
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> Self:
         if self._way == "sync":
             self._client: Any = Client(**self._settings)
             self._threads = ThreadPoolExecutor(32)
@@ -87,13 +86,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-@contextmanager
-def holding() -> Iterator[tuple[Lab, Callable[[], None]]]:
-    """A lab whose first answer begins and then says nothing until it is let go; the others are quick."""
-    gate = threading.Event()
-    slow = Plan([Fault.stall(after_event=2)])
-    with Lab(script.say("One two three four."), plan=slow) as lab:
-        yield lab, gate.set
+def holding() -> Lab:
+    """A lab whose first answer begins and then says no more, until its client leaves; others are quick."""
+    return Lab(script.say("One two three four."), plan=Plan([Fault.stall(after_event=2)]))
+
+
+def place(route: Route) -> str:
+    """The name of the queue at a route."""
+    return " ".join(route.part("route"))
 
 
 def overlaps(requests: tuple[Request, ...]) -> int:
@@ -226,7 +226,7 @@ def test_as_many_calls_as_allowed_are_under_way(way: str, limited: str) -> None:
                 assert {call.result(30).text for call in calls} == {"One two three."}
             assert len(lab.requests) == 24
             assert overlaps(lab.requests) <= limit
-        assert crowd.queues.waiting("task side") == crowd.queues.waiting(f"route {route.name}") == (0, 0)
+        assert crowd.queues.waiting("task side") == crowd.queues.waiting(place(route)) == (0, 0)
 
 
 @both
@@ -242,7 +242,7 @@ def test_without_a_limit_calls_do_overlap(way: str) -> None:
 @both
 def test_the_users_own_turn_goes_before_side_tasks(way: str) -> None:
     """At a route with one place, a call that is for no task overtakes the side tasks that wait already."""
-    with holding() as (lab, _):
+    with holding() as lab:
         route = Route(lab.url, "m", "chat", concurrency=1)
         with Crowd(way, routes=[route], tasks={"side": TaskConfig()}) as crowd:
             stop = Cancel()
@@ -251,9 +251,9 @@ def test_the_users_own_turn_goes_before_side_tasks(way: str) -> None:
             sides = []
             for number in range(3):
                 sides.append(crowd.ask(f"side {number}", task="side"))
-                until(lambda waiting=number + 1: crowd.queues.waiting(f"route {route.name}") == (1, waiting))
+                until(lambda waiting=number + 1: crowd.queues.waiting(place(route)) == (1, waiting))
             main = crowd.ask("main")
-            until(lambda: crowd.queues.waiting(f"route {route.name}") == (1, 4))
+            until(lambda: crowd.queues.waiting(place(route)) == (1, 4))
             stop.cancel()
             assert isinstance(ended(first), Cancelled)
             for call in (main, *sides):
@@ -265,7 +265,7 @@ def test_the_users_own_turn_goes_before_side_tasks(way: str) -> None:
 @both
 def test_whoever_is_cancelled_while_waiting_leaves_at_once(way: str) -> None:
     """A cancelled waiter ends without having asked anything, and the next one gets its turn."""
-    with holding() as (lab, _):
+    with holding() as lab:
         with Crowd(way, base_url=lab.url, model="m", tasks={"side": ONE}) as crowd:
             stop, other = Cancel(), Cancel()
             first = crowd.ask("first", task="side", cancel=stop)
@@ -293,7 +293,7 @@ def test_a_task_of_asyncio_that_is_cancelled_leaves_its_place(limited: str) -> N
         queues = Queues(lock=threading.RLock())
         route = Route(lab.url, "m", "chat", concurrency=1 if limited == "route" else None)
         tasks = {"side": TaskConfig(concurrency=1 if limited == "task" else None)}
-        name = "task side" if limited == "task" else f"route {route.name}"
+        name = "task side" if limited == "task" else place(route)
         async with AsyncClient(routes=[route], tasks=tasks, system=System(queues=queues)) as client:
             first = asyncio.create_task(client.complete("first", task="side"))
             await asyncio.to_thread(lab.wait_sent, 0, 2)
@@ -309,7 +309,7 @@ def test_a_task_of_asyncio_that_is_cancelled_leaves_its_place(limited: str) -> N
             assert queues.waiting(name) == (0, 0)
             assert (await client.complete("third", task="side")).text
 
-    with holding() as (lab, _):
+    with holding() as lab:
         asyncio.run(scenario(lab))
         assert [said(request) for request in lab.requests] == ["first", "third"]
 
@@ -318,7 +318,7 @@ def test_a_task_of_asyncio_that_is_cancelled_leaves_its_place(limited: str) -> N
 @pytest.mark.parametrize("limited", ["task", "route"])
 def test_waiting_ends_with_the_calls_own_time(way: str, limited: str) -> None:
     """A call whose turn does not come up within its total ends as BudgetExhausted, without having asked."""
-    with holding() as (lab, _):
+    with holding() as lab:
         route = Route(lab.url, "m", "chat", concurrency=1 if limited == "route" else None)
         tasks = {"side": TaskConfig(concurrency=1 if limited == "task" else None)}
         with Crowd(way, routes=[route], tasks=tasks) as crowd:
@@ -337,7 +337,7 @@ def test_waiting_ends_with_the_calls_own_time(way: str, limited: str) -> None:
 @both
 def test_a_busy_route_is_passed_over_for_a_free_one(way: str) -> None:
     """Who waits in vain at a route, for its share of the time, is answered by the next one."""
-    with holding() as (lab, _), Lab(script.say("From the other.")) as other:
+    with holding() as lab, Lab(script.say("From the other.")) as other:
         busy, free = Route(lab.url, "busy", "chat", concurrency=1), Route(other.url, "free", "chat")
         with Crowd(way, routes=[busy, free]) as crowd:
             stop = Cancel()

@@ -14,6 +14,7 @@ import pytest
 
 import sidestream
 from sidestream import Backoff, DeadlineExceeded, Policy, StreamDropped, Timeouts, last_call
+from sidestream.drivers import System
 from sidestream.lab import Fault, Lab, Plan, script
 from sidestream.lab.continuing import Continuing
 from sidestream.telemetry import CallRecord
@@ -214,6 +215,26 @@ def test_a_rejection_is_handed_on_and_not_multiplied() -> None:
             chat(openai_at(lab))
         assert caught.value.response.headers["x-should-retry"] == "false"
         assert len(lab.requests) == AT_ONCE.tries
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_the_clients_own_retries_are_the_number_of_ours(retries: int) -> None:
+    """Without a policy: as many attempts as the bare client would make, and none for `max_retries=0`."""
+    with Lab(script.problem(503, "not now", code="overloaded_error")) as lab:
+        client = openai.OpenAI(base_url=lab.url, api_key=KEY, max_retries=retries)
+        sidestream.wrap(client, system=System(random=lambda: 0.0))
+        with pytest.raises(openai.InternalServerError, match="not now"):
+            chat(client)
+        assert len(lab.requests) == retries + 1
+
+
+def test_no_retries_is_no_word_against_bringing_an_answer_back() -> None:
+    """An answer that had begun is brought back even then: `max_retries` never spoke of streams."""
+    with Lab(Continuing(TEXT), plan=cuts(9)) as lab:
+        client = openai.OpenAI(base_url=lab.url, api_key=KEY, max_retries=0)
+        sidestream.wrap(client, continuation="trailing", system=System(random=lambda: 0.0))
+        assert chat(client) == TEXT
+        assert len(lab.requests) == 2
 
 
 def test_a_provider_that_cannot_be_reached_is_a_connection_error_at_once() -> None:

@@ -152,7 +152,7 @@ def asking(client: Client, story: Story) -> Ask:
     def ask(prompt: list[dict[str, Any]]) -> str:
         try:
             with story.waiting(f"waiting for {client.routes[0].model} to summarise"):
-                reply = client.complete(prompt, atomic=True, empty_is_failure=True, notify=story.recovering)
+                reply = client.complete(prompt, task="compression", notify=story.recovering)
         except SidestreamError as error:
             story.ledger(error.attempts)
             raise

@@ -112,7 +112,7 @@ def flow(
         while True:
             if story.must_renew():
                 yield from _renew(story)
-            fault = yield from _permission(story, step)
+            fault = (yield from _permission(story, step)) or story.too_late()
             if fault is None:
                 action = story.send(step)
                 outcome = yield action
@@ -277,14 +277,15 @@ class _Story:
     # With which key?
 
     def must_renew(self) -> bool:
-        return self._routing.must_renew(self.now + self._wall)
+        return self._routing.must_renew(self.now + self._wall) and self._routing.remaining(self.now) > 0
 
     def may_renew(self, fault: Fault) -> bool:
-        """Whether another key could help against this fault."""
-        return fault.kind is FaultKind.AUTH and self._routing.may_renew() and self.now < self._deadline
+        """Whether another key could help against this fault, and there is time to find one."""
+        in_time = self._routing.remaining(self.now) > 0
+        return fault.kind is FaultKind.AUTH and self._routing.may_renew() and in_time
 
     def renew(self) -> Renew:
-        return Renew(self.route, max(0.1, min(_RENEWAL, self._routing.remaining(self.now))))
+        return Renew(self.route, min(_RENEWAL, self._routing.remaining(self.now)))
 
     def renewed(self, outcome: Outcome) -> bool:
         """Book what came of a renewal; whether there is another key."""
@@ -363,6 +364,15 @@ class _Story:
         self._denied = denied
         fault = _withheld(denied).at(self.now + self._wall)
         return replace(fault, about=about or fault.about)
+
+    def too_late(self) -> Fault | None:
+        """The time was used up before the request could be sent: by a queue, or by the search for a key."""
+        if self.now < self._deadline:
+            return None
+        before = f", after: {self._broke}" if self._broke else ""
+        why = f"there was no time left to ask {self.route.name}{before}"
+        self._broke = Fault(FaultKind.DEADLINE, why, clock="total")
+        return self._broke
 
     def leave(self) -> None:
         """The call is over, in whatever way: its places are free."""

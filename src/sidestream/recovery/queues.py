@@ -72,15 +72,17 @@ class Queues:
         with self._lock:
             queue = self._queues.setdefault(name, _Queue(name, limit))
             queue.limit = limit
+            woken: list[Callable[[], None]] = []
             if len(queue.waiting) >= LONGEST:
+                woken = self._advance(queue)  # the limit may be higher than it was
                 queue.waiting = [entry for entry in queue.waiting if not entry[2]._left]
                 heapq.heapify(queue.waiting)
-            if len(queue.waiting) >= LONGEST:
-                return None
-            place = Place(self, queue)
-            self._arrivals += 1
-            heapq.heappush(queue.waiting, (priority, self._arrivals, place))
-            woken = self._advance(queue)
+            place = None
+            if len(queue.waiting) < LONGEST:
+                place = Place(self, queue)
+                self._arrivals += 1
+                heapq.heappush(queue.waiting, (priority, self._arrivals, place))
+                woken += self._advance(queue)
         self._call(woken)
         return place
 

@@ -54,7 +54,8 @@ def wrap(
         client: an OpenAI, AsyncOpenAI, Anthropic, AsyncAnthropic or Azure client, an httpx or httpx2 client,
             or a transport of either (which is returned wrapped, not changed).
         timeout: total seconds of a call, or `Timeouts`; the client's own count where they are shorter.
-        policy: how often and how long to recover.
+        policy: how often and how long to recover. Default: as many attempts in a row without output as the
+            client's own `max_retries` allows.
         limits: sizes in bytes above which an answer is given up.
         continuation: how a broken answer is continued there. Default: by the provider table.
         hold: carry calls that ask for no stream as streams, and return them when they are whole.
@@ -71,7 +72,7 @@ def wrap(
     if usage not in ("all", "answer"):
         raise UsageError(f"usage={usage!r} is not known", hint='it is "all" or "answer"')
     settings = Settings(
-        policy=policy or Policy(),
+        policy=policy or _policy_of(client),
         timeouts=Timeouts.of(timeout),
         limits=limits or Limits(),
         continuation=continuation,
@@ -97,6 +98,12 @@ def wrap(
         settings = replace(settings, translate=_translation(sdk), translate_first=first)
     _put_under(inside, settings)
     return client
+
+
+def _policy_of(client: object) -> Policy:
+    """Ours in the place of the client's own retries."""
+    retries = getattr(client, "max_retries", None)
+    return Policy(tries=min(max(retries, 0) + 1, 100)) if isinstance(retries, int) else Policy()
 
 
 def _put_under(inside: Any, settings: Settings) -> None:

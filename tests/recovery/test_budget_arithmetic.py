@@ -1,0 +1,391 @@
+"""Random configurations against dead and half-dead routes: what a call may cost is what it declares.
+
+The flow is driven by hand in a world of plain values: time is a number, a route a list of habits. Three sums are
+checked for every call. Its time never exceeds the declared total, whatever is silent, slow, queued for or
+renewed. Its requests never exceed the declared attempts (`at_most` is the exact bound). And while nobody says
+anything, each route that is asked may be silent for at least its part of the total, the last one included.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidestream.errors import Cancelled, CallFailed, SidestreamError
+from sidestream.recovery.actions import Queue, Renew, Renewed
+from sidestream.recovery.clocks import Meter, Timeouts
+from sidestream.recovery.faults import Fault, FaultKind
+from sidestream.recovery.flow import Broke, Call, Ended, Outcome, Rejected, Send, Sleep, Tell, Woke, flow
+from sidestream.recovery.origins import Origins
+from sidestream.recovery.policy import Policy
+from sidestream.recovery.queues import Place, Queues
+from sidestream.reply import Reply
+from sidestream.route import Route, RouteClocks, Secret
+from sidestream.wire.prompt import Request
+from streams import named
+
+K = FaultKind
+NEVER = math.inf
+WHOLE = {wire: named(f"{wire}/plain-text").data for wire in ("chat", "responses", "messages")}
+WORD = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
+PARAMS = {"temperature": 0, "top_p": 1, "max_output_tokens": 4000}
+# Float sums of a call are this exact.
+EXACT = 1e-6
+
+
+@dataclass(frozen=True)
+class Habit:
+    """What a route does on one attempt. Times are seconds; `NEVER` is silence.
+
+    Attributes:
+        connect: until the connection stands; refused then, if `refuses`.
+        head: from there to the head of the answer.
+        rejects: status, headers and body of an answer that is none.
+        gap: before each piece of the answer.
+        pieces: how many pieces of it come, in bytes of `step`; then `end`.
+        end: "whole" (all of it), "drop", "silence" or "for ever" (words without end).
+    """
+
+    name: str
+    connect: float = 0.0
+    refuses: bool = False
+    head: float = 0.0
+    rejects: tuple[int, dict[str, str], bytes] | None = None
+    gap: float = 0.0
+    pieces: int = 0
+    end: str = "whole"
+
+    @property
+    def silent(self) -> bool:
+        """No output comes of it."""
+        speaks = self.end in ("whole", "for ever") or self.pieces > 0
+        return self.refuses or self.rejects is not None or NEVER in (self.connect, self.head) or not speaks
+
+
+@dataclass
+class Key:
+    """A credential that takes its time. The world plays it; the flow only asks whether there is one."""
+
+    seconds: float
+    works: bool
+    label: str = "a sign-in"
+
+    def apply(self, route: Route) -> Route:
+        return route
+
+    def renew(self, route: Route, seconds: float) -> Route | None:
+        raise AssertionError("the flow renews nothing itself")
+
+
+@dataclass
+class World:
+    """A configuration: a call, what its routes do, and who is in the way."""
+
+    call: Call
+    habits: dict[str, tuple[Habit, ...]]
+    busy: dict[str, float] = field(default_factory=dict)  # queue -> until when its one place is taken
+    jitter: float = 0.5
+
+    @property
+    def total(self) -> float:
+        return self.call.timeouts.total
+
+    @property
+    def silent(self) -> bool:
+        """Nobody ever says a word."""
+        return all(habit.silent for habits in self.habits.values() for habit in habits)
+
+
+@dataclass
+class Course:
+    """How a call went."""
+
+    sends: list[tuple[float, Send]] = field(default_factory=list)
+    tells: int = 0
+    ended: float = 0.0
+    reply: Reply | None = None
+    error: SidestreamError | None = None
+
+    def to(self, name: str) -> list[tuple[float, Send]]:
+        return [(at, send) for at, send in self.sends if send.route.name == name]
+
+    @property
+    def order(self) -> list[str]:
+        """The routes that were asked, each once, in order."""
+        return list(dict.fromkeys(send.route.name for _, send in self.sends))
+
+
+def run(world: World, origins: Origins | None = None, since: float = 0.0) -> Course:
+    """Drive one call to its end, in virtual time that begins at `since`."""
+    course, now = Course(), [since]
+    queues = Queues()
+    others: dict[str, Place] = {}
+    for name in world.busy:
+        place = queues.enter(name, 1)
+        assert place is not None
+        others[name] = place
+    story = flow(
+        world.call,
+        now=since,
+        unix_time=1000.0 + since,
+        random=lambda: world.jitter,
+        origins=origins or Origins(lambda: now[0]),
+        queues=queues,
+    )
+    outcome: Outcome | None = None
+    asked: dict[str, int] = {}
+    try:
+        while True:
+            action = story.send(outcome) if outcome else next(story)
+            if isinstance(action, Send):
+                course.sends.append((now[0], action))
+                habits = world.habits[action.route.name]
+                number = asked.get(action.route.name, 0)
+                asked[action.route.name] = number + 1
+                outcome = _attempt(action, habits[min(number, len(habits) - 1)], now[0])
+            elif isinstance(action, Sleep):
+                outcome = Woke(now[0] + action.seconds)
+            elif isinstance(action, Renew):
+                outcome = _renewal(action, now[0])
+            elif isinstance(action, Queue):
+                outcome = Woke(_wait(action, world, others, now[0]))
+            else:
+                course.tells += isinstance(action, Tell)
+                outcome = Woke(now[0])
+            now[0] = outcome.at
+    except StopIteration as end:
+        course.reply = end.value
+    except SidestreamError as error:
+        course.error = error
+    course.ended = now[0] - since
+    return course
+
+
+def _renewal(action: Renew, now: float) -> Renewed:
+    key = action.route.credential
+    assert isinstance(key, Key)
+    assert action.seconds > 0
+    if key.seconds > action.seconds:
+        return Renewed(None, f"no other key in {action.seconds:.0f} s", now + action.seconds)
+    fresh = replace(action.route, api_key=Secret("renewed-key"), expires=None)
+    return Renewed(fresh if key.works else None, "", now + key.seconds)
+
+
+def _wait(action: Queue, world: World, others: dict[str, Place], now: float) -> float:
+    """The moment somebody leaves, or that at which waiting has been too long."""
+    name = action.place._queue.name
+    free = max(now, world.busy[name])
+    if free > now + action.seconds:
+        return now + action.seconds
+    others[name].leave()
+    assert action.place.ready
+    return free
+
+
+def _attempt(send: Send, habit: Habit, now: float) -> Outcome:
+    """What a driver brings back of an exchange: it holds the clocks it was given, to the second."""
+    meter, exchange = Meter(send.clocks, now), send.exchange
+    at = now
+
+    def late(seconds: float) -> bool:
+        return at + seconds > meter.due
+
+    def timeout() -> Broke:
+        kind = K.DEADLINE if meter.clock == "total" else K.STALLED
+        return Broke(Fault(kind, "silent", clock=meter.clock), max(at, meter.due))
+
+    if late(habit.connect):
+        return timeout()
+    at += habit.connect
+    if habit.refuses:
+        return Broke(Fault(K.CONNECT, "refused"), at)
+    meter.connected(at)
+    if late(habit.head):
+        return timeout()
+    at += habit.head
+    if habit.rejects is not None:
+        status, headers, body = habit.rejects
+        return Rejected(status, headers, body, at)
+    exchange.opened({})
+    for piece in _pieces(habit, send.route.wire):
+        if late(habit.gap):
+            return timeout()
+        at += habit.gap
+        exchange.feed(piece)
+        if exchange.has_progressed():
+            meter.progress(at)
+            if exchange.first_at is None:
+                exchange.output_began(at)
+        if exchange.done:
+            exchange.close()
+            return Ended(at)
+    if habit.end == "drop":
+        exchange.close()
+        return Broke(Fault(K.DROPPED, "cut"), at)
+    return timeout()
+
+
+def _pieces(habit: Habit, wire: str) -> Iterable[bytes]:
+    if habit.end == "for ever" and wire == "chat":
+        while True:
+            yield WORD
+    data, step = WHOLE[wire], 97
+    cut = len(data) if habit.end in ("whole", "for ever") else min(habit.pieces * step, len(data) // 2)
+    yield from (data[start : min(start + step, cut)] for start in range(0, cut, step))
+
+
+# Habits.
+
+SECONDS = st.sampled_from([0.0, 0.01, 0.3, 1.0, 7.0, 45.0])
+
+
+def rejection(status: int, message: str, code: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'
+    return status, {name.replace("_", "-"): value for name, value in headers.items()}, body.encode()
+
+
+REJECTIONS = [
+    rejection(500, "failed"),
+    rejection(503, "later", retry_after="2"),
+    rejection(503, "later", retry_after="90"),
+    rejection(429, "slow down", retry_after="1"),
+    rejection(429, "slow down", retry_after="6"),
+    rejection(429, "slow down", retry_after="3600"),
+    rejection(429, "slow down"),
+    rejection(429, "no money", "insufficient_quota"),
+    rejection(401, "no", "token_expired"),
+    rejection(404, "nothing here"),
+    rejection(403, "no"),
+    rejection(402, "can only afford 1000"),
+]
+DROPS = [rejection(400, f"Unsupported parameter: {name}") for name in ("temperature", "top_p", "max_tokens")]
+
+
+@st.composite
+def dead(draw: st.DrawFn) -> Habit:
+    """A route that never says a word."""
+    word = draw(st.sampled_from(["refuses", "no connection", "silent", "silent after headers", "rejects", "cut"]))
+    took = draw(SECONDS)
+    return {
+        "refuses": Habit(word, took, refuses=True),
+        "no connection": Habit(word, NEVER),
+        "silent": Habit(word, took, head=NEVER),
+        "silent after headers": Habit(word, took, end="silence"),
+        "rejects": Habit(word, 0.0, head=took, rejects=draw(st.sampled_from([*REJECTIONS, *DROPS]))),
+        "cut": Habit(word, took, end="drop"),
+    }[word]
+
+
+@st.composite
+def half_dead(draw: st.DrawFn) -> Habit:
+    """A route that says something, and may break at any place."""
+    end = draw(st.sampled_from(["drop", "silence", "whole", "for ever"]))
+    return Habit(f"{end} after words", 0.0, head=draw(SECONDS), gap=draw(SECONDS) or 0.05,
+                 pieces=draw(st.integers(1, 8)), end=end)  # fmt: skip
+
+
+# Configurations.
+
+CLOCK = st.sampled_from([None, 0.2, 2.0, 20.0, 200.0])
+
+
+@st.composite
+def routes(draw: st.DrawFn, number: int) -> Route:
+    """A route among few endpoints, models and keys, so that some share one or the other."""
+    own = RouteClocks(draw(CLOCK), draw(CLOCK), draw(CLOCK), draw(CLOCK)) if draw(st.booleans()) else None
+    renews = draw(st.sampled_from([None, None, Key(0.5, True), Key(50.0, True), Key(3.0, False)]))
+    return Route(
+        f"http://host{draw(st.integers(1, 3))}.localhost:1/v1",
+        draw(st.sampled_from(["m1", "m2"])),
+        "chat",
+        Secret(draw(st.sampled_from(["key-one", "key-two"]))),
+        f"r{number}",
+        continuation=draw(st.sampled_from([None, "none", "anchor"])),
+        credential=renews,
+        expires=1000.0 if renews and draw(st.booleans()) else None,
+        concurrency=draw(st.sampled_from([None, None, 1])),
+        clocks=own,
+        params=draw(st.sampled_from([{}, {"seed": 1}])),
+        guessed=draw(st.booleans()),
+    )
+
+
+@st.composite
+def worlds(draw: st.DrawFn, habit: Callable[[], st.SearchStrategy[Habit]] = dead, queued: bool = True) -> World:
+    found = tuple(draw(routes(number)) for number in range(draw(st.integers(1, 5))))
+    found = found if queued else tuple(replace(route, concurrency=None) for route in found)
+    timeouts = Timeouts(
+        total=draw(st.sampled_from([0.5, 5.0, 60.0, 1800.0])),
+        first=draw(st.sampled_from([None, 0.3, 10.0])),
+        idle=draw(st.sampled_from([0.3, 5.0, 60.0])),
+        connect=draw(st.sampled_from([0.1, 10.0])),
+    )
+    task = draw(st.sampled_from([None, 1])) if queued else None
+    call = Call(
+        Request(({"role": "user", "content": "hi"},), params=draw(st.sampled_from([{}, PARAMS]))),
+        found,
+        timeouts,
+        Policy(tries=draw(st.integers(1, 4)), recoveries=draw(st.integers(0, 9)), queue=20.0),
+        live=draw(st.booleans()),
+        empty_is_failure=draw(st.booleans()),
+        task="t",
+        concurrency=task,
+    )
+    taken = [f"route {route.name}" for route in found if route.concurrency]
+    taken += ["task t"] if task else []
+    return World(
+        call,
+        {route.name: tuple(draw(st.lists(habit(), min_size=1, max_size=4))) for route in found},
+        {name: draw(SECONDS) for name in taken},
+        draw(st.sampled_from([0.0, 0.5, 0.999])),
+    )
+
+
+def anything() -> st.SearchStrategy[Habit]:
+    return dead() | half_dead()
+
+
+# The sums.
+
+
+def mends(world: World, route: Route) -> int:
+    """What a route may be asked again for at once, each once: a field that it rejects, a limit that the account
+    cannot pay, the other wires if its own is a guess, and another key."""
+    fields = len({*world.call.request.params, *route.params})
+    return fields + 1 + (2 if route.guessed else 0) + (1 if route.credential else 0)
+
+
+def at_most(world: World) -> int:
+    """The declared attempts: the first, each recovery, and what is mended on the spot."""
+    return 1 + world.call.policy.recoveries + sum(mends(world, route) for route in world.call.routes)
+
+
+def check_time(world: World, course: Course) -> None:
+    assert course.ended <= world.total + EXACT
+    assert all(at < world.total for at, _ in course.sends)
+
+
+def check_requests(world: World, course: Course) -> None:
+    policy = world.call.policy
+    assert course.tells <= policy.recoveries
+    assert len(course.sends) <= at_most(world)
+    for route in world.call.routes:
+        times = course.to(route.name)
+        if all(habit.silent for habit in world.habits[route.name]):
+            assert len(times) <= policy.tries + mends(world, route)
+
+
+@settings(max_examples=400)
+@given(worlds(anything))
+def test_time_and_requests_are_what_is_declared(world: World) -> None:
+    """Whatever the routes do, the call ends by its deadline and within its attempts, with a reply or an error
+    that names a fault."""
+    course = run(world)
+    check_time(world, course)
+    check_requests(world, course)
+    assert (course.reply is None) != (course.error is None)
+    assert course.error is None or isinstance(course.error, CallFailed)
