@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("drivers", "client", "otel", "transport"),
     ("tasks",),
-    ("host",),
+    ("host", "doctor"),
     ("gateway",),
     ("lab", "local"),
     ("cli",),

@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from .route import Credential, Prices, Route, RouteClocks, Secret
     from .routes.config import Config, TaskConfig, load_config
     from .routes.plan import Plan
-    from .tasks.compression import Budget, Compaction, acompress, compress
+    from .tasks.compression import (
+        Budget,
+        Compaction,
+        CompactionBusy,
+        Compactor,
+        CompressionPolicy,
+        StaleCompaction,
+        acompress,
+        compress,
+    )
     from .transport import last_call, wrap
     from .wire.events import (
         CommentaryDelta,
@@ -81,7 +90,16 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "routes.config": ("Config", "TaskConfig", "load_config"),
     "routes.plan": ("Plan",),
     "transport": ("last_call", "wrap"),
-    "tasks.compression": ("Budget", "Compaction", "acompress", "compress"),
+    "tasks.compression": (
+        "Budget",
+        "Compaction",
+        "CompactionBusy",
+        "Compactor",
+        "CompressionPolicy",
+        "StaleCompaction",
+        "acompress",
+        "compress",
+    ),
     "wire.events": (
         "CommentaryDelta",
         "ReasoningDelta",
@@ -111,6 +129,9 @@ __all__ = [
     "Client",
     "CommentaryDelta",
     "Compaction",
+    "CompactionBusy",
+    "Compactor",
+    "CompressionPolicy",
     "Config",
     "ConfigError",
     "ContextTooLong",
@@ -139,6 +160,7 @@ __all__ = [
     "Secret",
     "ServerError",
     "SidestreamError",
+    "StaleCompaction",
     "StreamDropped",
     "StreamEvent",
     "TaskConfig",

@@ -157,8 +157,8 @@ class DeadlineExceeded(CallFailed):
     """A clock ran out.
 
     Attributes:
-        clock: "connect", "first", "idle" or "total".
-        setting: the setting to change, for example "timeout.total".
+        clock: "connect", "first", "idle" or "total"; "route" is a route's own total.
+        setting: the setting to change, for example "timeout.total", or "clocks.total" of the route.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class DeadlineExceeded(CallFailed):
     ) -> None:
         super().__init__(message, fault=fault, hint=hint, reply=reply, attempts=attempts)
         self.clock = clock
-        self.setting = f"timeout.{clock}"
+        self.setting = "clocks.total" if clock == "route" else f"timeout.{clock}"
 
 
 class BudgetExhausted(CallFailed):

@@ -190,6 +190,7 @@ def test_exit_codes_are_documented_in_the_same_words() -> None:
         ("attempt", [*shapes.ATTEMPT, "seconds"]),
         ("tool call", [*shapes.CALL]),
         ("compaction", [*shapes.COMPACTION]),
+        ("score", [*shapes.SCORE]),
         ("request", [*shapes.REQUEST]),
     ],
 )

@@ -19,14 +19,21 @@ from sidestream.recovery.flow import (
     Call,
     Dismiss,
     Outcome,
+    Queue,
     Rejected,
+    Renew,
+    Renewed,
     Send,
     Sleep,
     Stopped,
+    Tell,
     Woke,
     flow,
 )
+from sidestream.recovery.origins import Origins
+from sidestream.recovery.queues import Queues
 from sidestream.reply import Reply
+from sidestream.route import Route
 from sidestream.wire.events import Recovering, StreamEvent
 from streams import Stream, attempt
 
@@ -66,14 +73,19 @@ def drive(
     stop_in: str = "",
     unix_time: float = 1000.0,
     see: Callable[[Send], None] = lambda _: None,
+    origins: Origins | None = None,
+    queues: Queues | None = None,
+    renew: Callable[[Renew], Route | str] = lambda _: "",
+    turn: Callable[[Queue], float] = lambda action: action.seconds,
 ) -> Story:
     """Play `plays` in order, the last one again and again; each attempt takes `seconds()`.
 
-    `stop_in` names the kind of action ("sleep" or "tell") that is answered with a cancel; `see`
-    is shown each request before it is played.
+    `stop_in` names the kind of action ("sleep", "tell", "queue", "renew") that is answered with a cancel;
+    `see` is shown each request before it is played. `renew` says what comes of a renewal: a route, or why
+    there is none; `turn` for how many seconds a turn is waited for, and may make it come up.
     """
     story, at, plan = Story(), 0.0, list(plays)
-    going = flow(call, now=at, unix_time=unix_time, random=jitter)
+    going = flow(call, now=at, unix_time=unix_time, random=jitter, origins=origins, queues=queues)
     outcome: Outcome | None = None
     try:
         while True:
@@ -95,7 +107,19 @@ def drive(
                 story.actions.append(f"sleep {action.seconds:g}")
                 story.sleeps.append(action.seconds)
                 at += action.seconds
+            elif isinstance(action, Queue):
+                story.actions.append(f"queue {action.seconds:g}")
+                at += turn(action)
+            elif isinstance(action, Renew):
+                story.actions.append(f"renew {action.route.name} {action.seconds:g}")
+                if kind != stop_in:
+                    found = renew(action)
+                    at += seconds()
+                    route, why = (None, found) if isinstance(found, str) else (found, "")
+                    outcome = Renewed(route, why, at)
+                    continue
             else:
+                assert isinstance(action, Tell)
                 story.actions.append(f"tell {action.notice.rung}")
                 story.notices.append(action.notice)
             outcome = Stopped("cancel", at) if kind == stop_in else Woke(at)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from sidestream.errors import Cancelled, CallFailed, SidestreamError
+from sidestream.errors import CallFailed, SidestreamError
 from sidestream.recovery.actions import Queue, Renew, Renewed
 from sidestream.recovery.clocks import Meter, Timeouts
 from sidestream.recovery.faults import Fault, FaultKind
@@ -25,6 +25,7 @@ from sidestream.recovery.policy import Policy
 from sidestream.recovery.queues import Place, Queues
 from sidestream.reply import Reply
 from sidestream.route import Route, RouteClocks, Secret
+from sidestream.wire.events import Recovering
 from sidestream.wire.prompt import Request
 from streams import named
 
@@ -105,7 +106,8 @@ class Course:
     """How a call went."""
 
     sends: list[tuple[float, Send]] = field(default_factory=list)
-    tells: int = 0
+    tells: list[tuple[float, Recovering]] = field(default_factory=list)
+    turn: float = 0.0  # when the call's own turn had come
     ended: float = 0.0
     reply: Reply | None = None
     error: SidestreamError | None = None
@@ -113,15 +115,16 @@ class Course:
     def to(self, name: str) -> list[tuple[float, Send]]:
         return [(at, send) for at, send in self.sends if send.route.name == name]
 
-    @property
-    def order(self) -> list[str]:
-        """The routes that were asked, each once, in order."""
-        return list(dict.fromkeys(send.route.name for _, send in self.sends))
+    def began(self, name: str) -> float:
+        """When the call turned to a route."""
+        return next(
+            (at for at, told in self.tells if told.rung == "reroute" and told.next_route == name), self.turn
+        )
 
 
 def run(world: World, origins: Origins | None = None, since: float = 0.0) -> Course:
     """Drive one call to its end, in virtual time that begins at `since`."""
-    course, now = Course(), [since]
+    course, now = Course(turn=since), [since]
     queues = Queues()
     others: dict[str, Place] = {}
     for name in world.busy:
@@ -153,8 +156,11 @@ def run(world: World, origins: Origins | None = None, since: float = 0.0) -> Cou
                 outcome = _renewal(action, now[0])
             elif isinstance(action, Queue):
                 outcome = Woke(_wait(action, world, others, now[0]))
+                if action.place._queue.name.startswith("task "):
+                    course.turn = outcome.at
             else:
-                course.tells += isinstance(action, Tell)
+                if isinstance(action, Tell):
+                    course.tells.append((now[0], action.notice))
                 outcome = Woke(now[0])
             now[0] = outcome.at
     except StopIteration as end:
@@ -162,6 +168,7 @@ def run(world: World, origins: Origins | None = None, since: float = 0.0) -> Cou
     except SidestreamError as error:
         course.error = error
     course.ended = now[0] - since
+    course.sends = [(at - since, send) for at, send in course.sends]
     return course
 
 
@@ -268,7 +275,9 @@ DROPS = [rejection(400, f"Unsupported parameter: {name}") for name in ("temperat
 @st.composite
 def dead(draw: st.DrawFn) -> Habit:
     """A route that never says a word."""
-    word = draw(st.sampled_from(["refuses", "no connection", "silent", "silent after headers", "rejects", "cut"]))
+    word = draw(
+        st.sampled_from(["refuses", "no connection", "silent", "silent after headers", "rejects", "cut"])
+    )
     took = draw(SECONDS)
     return {
         "refuses": Habit(word, took, refuses=True),
@@ -315,7 +324,9 @@ def routes(draw: st.DrawFn, number: int) -> Route:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, habit: Callable[[], st.SearchStrategy[Habit]] = dead, queued: bool = True) -> World:
+def worlds(
+    draw: st.DrawFn, habit: Callable[[], st.SearchStrategy[Habit]] = dead, queued: bool = True
+) -> World:
     found = tuple(draw(routes(number)) for number in range(draw(st.integers(1, 5))))
     found = found if queued else tuple(replace(route, concurrency=None) for route in found)
     timeouts = Timeouts(
@@ -371,7 +382,7 @@ def check_time(world: World, course: Course) -> None:
 
 def check_requests(world: World, course: Course) -> None:
     policy = world.call.policy
-    assert course.tells <= policy.recoveries
+    assert len(course.tells) <= policy.recoveries
     assert len(course.sends) <= at_most(world)
     for route in world.call.routes:
         times = course.to(route.name)
@@ -379,7 +390,6 @@ def check_requests(world: World, course: Course) -> None:
             assert len(times) <= policy.tries + mends(world, route)
 
 
-@settings(max_examples=400)
 @given(worlds(anything))
 def test_time_and_requests_are_what_is_declared(world: World) -> None:
     """Whatever the routes do, the call ends by its deadline and within its attempts, with a reply or an error
@@ -389,3 +399,63 @@ def test_time_and_requests_are_what_is_declared(world: World) -> None:
     check_requests(world, course)
     assert (course.reply is None) != (course.error is None)
     assert course.error is None or isinstance(course.error, CallFailed)
+
+
+@given(worlds(anything), st.sampled_from([0.0, 5.0, 700.0]))
+def test_the_next_call_is_bounded_likewise(world: World, later: float) -> None:
+    """What the process remembers of the call before (budgets, breakers, what is parked) changes the order of the
+    routes and never adds to what a call may cost."""
+    now = [0.0]
+    origins = Origins(lambda: now[0])
+    first = run(world, origins)
+    now[0] = since = first.ended + later
+    second = run(world, origins, since)
+    check_time(world, second)
+    check_requests(world, second)
+
+
+@given(worlds(dead))
+def test_each_route_may_be_silent_for_its_part(world: World) -> None:
+    """With n routes, none of which says a word, each that is asked has its n-th part of the time from the moment
+    the call turned to it, queueing and renewing included; less only if its own clock says so."""
+    course = run(world)
+    own = {route.name: route.clocks.total if route.clocks else None for route in world.call.routes}
+    for name in {send.route.name for _, send in course.sends}:
+        at, send = course.to(name)[0]
+        part = (world.total - course.turn) / len(world.call.routes)
+        has = min(send.clocks.until, send.clocks.deadline) - course.began(name)
+        assert has >= min(part, own[name] or NEVER) - EXACT
+        assert at <= course.began(name) + has
+
+
+@given(worlds(dead), st.integers(1, 99))
+def test_a_last_route_that_answers_within_its_part_is_heard(world: World, percent: int) -> None:
+    """However the others fail, a route on its own that answers within its part of the time answers the call."""
+    call, number = world.call, len(world.call.routes) + 1
+    last = Route("http://last.localhost:1/v1", "m", "chat", Secret("another-key"), "last")
+    patient = Timeouts(total=world.total, first=world.total, idle=world.total, connect=world.total)
+    enough = replace(call.policy, recoveries=call.policy.tries * number)
+    call = replace(call, routes=(*call.routes, last), timeouts=patient, policy=enough, concurrency=None)
+    part = percent / 100 * world.total / number
+    course = run(World(call, world.habits | {"last": (Habit("late", head=part),)}, world.busy, world.jitter))
+    assert course.reply is not None, course.error
+    assert course.reply.attempts[-1].route == "last"
+    assert len(course.to("last")) == 1
+
+
+@given(worlds(anything))
+def test_what_shares_the_failure_is_not_asked(world: World) -> None:
+    """Once a call has turned away from a route, no route is asked that shares what failed there."""
+    kinds = {kind.word: kind for kind in K}
+    named_ = {route.name: route for route in world.call.routes}
+    course = run(world)
+    for when, told in course.tells:
+        if told.rung != "reroute":
+            continue
+        scope = kinds[told.fault].scope
+        gone = named_[told.route].part(scope)
+        later = [named_[send.route.name] for at, send in course.sends if at > when]
+        assert all(route.part(scope) != gone for route in later if route.api_key in KEYS)
+
+
+KEYS = {Secret("key-one"), Secret("key-two")}

@@ -1,5 +1,6 @@
 """The story of a call, told by its actions: what was sent, waited, said, and how it ended."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ from hands import Play, Story, broke, chunked, clean_end, cut, drive, reject, st
 from sidestream import errors
 from sidestream.recovery.clocks import Timeouts
 from sidestream.recovery.faults import FaultKind
-from sidestream.recovery.flow import Call, Rejected, Sleep, Tell, Woke, flow
+from sidestream.recovery.flow import Call, Queue, Rejected, Sleep, Tell, Woke, flow
+from sidestream.recovery.origins import Origins
 from sidestream.recovery.policy import Backoff, Policy
-from sidestream.route import Route
+from sidestream.recovery.queues import LONGEST, Place, Queues
+from sidestream.route import Route, RouteClocks, Secret
 from sidestream.wire.events import Restarted, TextDelta
 from sidestream.wire.prompt import Request
 from sidestream.wire.sse import Limits
@@ -530,3 +533,428 @@ def test_a_retry_after_date_counts_from_the_wall_clock() -> None:
     assert isinstance(story.send(Rejected(429, headers, b"{}", at=1.0)), Tell)
     assert story.send(Woke(at=1.0)) == Sleep(30.0)
     story.close()
+
+
+# With which key.
+
+
+class Keys:
+    """A credential; what comes of renewing it is told by the test."""
+
+    label = "keys of the test"
+
+    def apply(self, route: Route) -> Route:
+        return route
+
+    def renew(self, route: Route, seconds: float) -> Route | None:  # noqa: ARG002
+        raise AssertionError("a pure room renews nothing")
+
+
+def signed(name: str = "main", key: str = "key-one", **fields: Any) -> Route:
+    given = route("chat", name)
+    return replace(given, api_key=Secret(key), credential=Keys(), **fields)
+
+
+def renewed(key: str = "key-two") -> Any:
+    return lambda action: replace(action.route, api_key=Secret(key), expires=None)
+
+
+def keys_of(story: Story) -> list[str]:
+    return [send.route.api_key.reveal() if send.route.api_key else "" for send in story.sends]
+
+
+def test_a_rejected_key_is_renewed_once() -> None:
+    """401, another key, the same request at once; the ledger says why."""
+    story = drive(call(signed()), [reject(401), whole(CHAT)], renew=renewed())
+    assert story.actions == ["send main", "renew main 30", "send main"]
+    assert keys_of(story) == ["key-one", "key-two"]
+    assert story.bodies[0] == story.bodies[1]
+    assert story.reply is not None
+    assert story.reply.attempts[1].why == ("the key was renewed",)
+
+
+def test_a_renewed_key_that_is_rejected_too_is_the_end_of_its_route() -> None:
+    """No second renewal; the next route is asked."""
+    asked = call(signed(), route("responses", "second"))
+    story = drive(asked, [reject(401), reject(401), whole(RESPONSES)], renew=renewed())
+    assert story.actions == ["send main", "renew main 30", "send main", "tell reroute", "send second"]
+
+
+def test_why_there_is_no_other_key_is_told() -> None:
+    """In the error, beside what the provider said."""
+    story = drive(call(signed()), [reject(401, "who?")], renew=lambda _: "the sign-in is over: codex login")
+    assert story.actions == ["send main", "renew main 30"]
+    assert isinstance(story.error, errors.AuthFailed)
+    assert "who?; the sign-in is over: codex login" in str(story.error)
+
+
+def test_a_key_that_ran_out_is_renewed_before_it_is_used() -> None:
+    """The wall clock says when; the old key is not sent."""
+    story = drive(call(signed(expires=1000.0)), [whole(CHAT)], renew=renewed())
+    assert story.actions == ["renew main 30", "send main"]
+    assert keys_of(story) == ["key-two"]
+    assert drive(call(signed(expires=1000.1)), [whole(CHAT)]).actions == ["send main"]
+
+
+def test_a_key_that_ran_out_and_cannot_be_renewed_is_tried_all_the_same() -> None:
+    """Clocks go wrong. If it is rejected, the error says why there is no other; nobody is asked twice."""
+    story = drive(call(signed(expires=1.0)), [reject(401, "who?")], renew=lambda _: "no network")
+    assert story.actions == ["renew main 30", "send main"]
+    assert "who?; no network" in str(story.error)
+
+
+def test_a_renewal_takes_no_more_than_its_share() -> None:
+    """Of the call's time with no other route, of this route's share with one."""
+    one = call(signed(expires=1.0), timeouts=Timeouts(total=10))
+    assert drive(one, [whole(CHAT)], renew=renewed()).actions[0] == "renew main 10"
+    two = call(signed(expires=1.0), route("responses", "second"), timeouts=Timeouts(total=10))
+    assert drive(two, [whole(CHAT)], renew=renewed()).actions[0] == "renew main 5"
+
+
+@pytest.mark.parametrize("status", [402, 403, 429, 500])
+def test_only_a_rejected_key_is_renewed(status: int) -> None:
+    """Money, rates and failures are not the key's."""
+    story = drive(call(signed()), [reject(status)], renew=renewed())
+    renewals = [action for action in story.actions if action.startswith("renew")]
+    assert len(renewals) == (status == 403)
+
+
+def test_a_stop_while_a_key_is_renewed_ends_the_call() -> None:
+    """Nothing more is sent."""
+    story = drive(call(signed()), [reject(401)], stop_in="renew")
+    assert story.actions == ["send main", "renew main 30"]
+    assert isinstance(story.error, errors.Cancelled)
+    assert story.ledger == [("main", "send", "auth")]
+
+
+def test_a_renewal_is_no_try() -> None:
+    """After it the route has all its tries, and still one renewal."""
+    plays = [reject(401), broke(K.DROPPED), whole(CHAT)]
+    story = drive(call(signed()), plays, renew=renewed())
+    assert story.actions == [
+        "send main", "renew main 30", "send main", "tell restart", "sleep 0.25", "send main",
+    ]  # fmt: skip
+
+
+def test_a_rejected_parameter_is_no_try() -> None:
+    """Two fields dropped, and the route may still fail once."""
+    asked = call(params={"temperature": 0, "top_p": 1})
+    story = drive(asked, [rejects("temperature"), rejects("top_p"), broke(K.DROPPED), whole(CHAT)])
+    assert story.actions == ["send main"] * 3 + ["tell restart", "sleep 0.25", "send main"]
+
+
+# A way back that is asked for something else keeps its way.
+
+
+def continuable(**fields: Any) -> Route:
+    return replace(signed(**fields), continuation="trailing")
+
+
+def test_a_continuation_goes_on_with_a_renewed_key() -> None:
+    """The rest is asked for again, not the whole answer."""
+    story = drive(call(continuable()), [cut(CHAT, HALF), reject(401), whole(CHAT)], renew=renewed())
+    assert [body["messages"][-1]["role"] for body in story.bodies][:3] == ["user", "assistant", "assistant"]
+    assert [rung for _, rung, _ in story.ledger][:3] == ["send", "prefill", "prefill"]
+
+
+def test_a_continuation_goes_on_without_a_rejected_parameter() -> None:
+    """Elsewhere a field of the call may be unknown: it goes, the continuation stays."""
+    asked = call(route("chat"), replace(route("chat", "second"), continuation="trailing"), params={"seed": 1})
+    story = drive(asked, [cut(CHAT, HALF), QUOTA, rejects("seed"), whole(CHAT)])
+    assert [send.route.name for send in story.sends][2:4] == ["second", "second"]
+    assert [body["messages"][-1]["role"] for body in story.bodies[2:4]] == ["assistant", "assistant"]
+    assert [body.get("seed") for body in story.bodies[2:4]] == [1, None]
+
+
+def test_a_background_job_goes_on_with_a_renewed_key() -> None:
+    """The provider's own response is asked for again: the job is neither lost nor begun anew."""
+    asked = call(
+        replace(route("responses"), api_key=Secret("key-one"), credential=Keys()), params={"background": True}
+    )
+    at = RESPONSES.data.index(b"response.output_text.done")
+    story = drive(asked, [cut(RESPONSES, at), reject(401), broke(K.DROPPED)], renew=renewed())
+    targets = [send.target.partition("?")[0] for send in story.sends[:3]]
+    assert targets[0] == ""
+    assert targets[1] == targets[2] != ""
+    assert keys_of(story)[:3] == ["key-one", "key-one", "key-two"]
+
+
+# Turns.
+
+
+def place_in(queues: Queues, name: str, limit: int = 1, priority: int = 0) -> Place:
+    place = queues.enter(name, limit, priority)
+    assert place is not None
+    return place
+
+
+def route_queue(busy: Route) -> str:
+    return " ".join(busy.part("route"))
+
+
+def test_a_call_waits_for_its_turn_among_its_task() -> None:
+    """As long as the call has time; then it goes, and leaves its place at the end."""
+    queues = Queues()
+    before = place_in(queues, "task title")
+    asked = call(task="title", concurrency=1, timeouts=Timeouts(total=50))
+
+    def turn(_: Any) -> float:
+        before.leave()
+        return 3.0
+
+    story = drive(asked, [whole(CHAT)], queues=queues, turn=turn)
+    assert story.actions == ["queue 50", "send main"]
+    assert story.sends[0].clocks.deadline == 50
+    assert queues._queues == {}
+
+
+def test_a_call_without_a_turn_says_so() -> None:
+    """When its time is over: which queue, and what to do. Another route would not help."""
+    queues = Queues()
+    place_in(queues, "task title")
+    asked = call(*TWO, task="title", concurrency=1, timeouts=Timeouts(total=50))
+    story = drive(asked, [whole(CHAT)], queues=queues)
+    assert story.actions == ["queue 50"]
+    assert isinstance(story.error, errors.BudgetExhausted)
+    assert story.error.budget == "queue"
+    assert "task title" in str(story.error)
+    assert queues.waiting("task title") == (1, 0)
+
+
+def test_a_queue_that_is_full_turns_the_call_away_at_once() -> None:
+    """No route is tried for nothing."""
+    queues = Queues()
+    for _ in range(LONGEST + 1):
+        place_in(queues, "task title")
+    story = drive(call(*TWO, task="title", concurrency=1), [whole(CHAT)], queues=queues)
+    assert story.actions == []
+    assert isinstance(story.error, errors.BudgetExhausted)
+    assert queues.waiting("task title") == (1, LONGEST)
+
+
+def test_a_busy_route_is_waited_for_within_its_share() -> None:
+    """Then the next one is asked, and the ledger says why."""
+    queues, busy = Queues(), replace(route("chat"), concurrency=1)
+    place_in(queues, route_queue(busy))
+    asked = call(busy, route("responses", "second"), timeouts=Timeouts(total=50))
+    story = drive(asked, [whole(RESPONSES)], queues=queues)
+    assert story.actions == ["queue 25", "tell reroute", "send second"]
+    assert story.reply is not None
+    assert "no turn came up at main" in story.reply.attempts[0].why[0]
+    assert queues.waiting(route_queue(busy)) == (1, 0)
+
+
+def test_another_key_has_a_queue_of_its_own() -> None:
+    """A key that is busy says nothing of its sibling."""
+    queues = Queues()
+    pool = [replace(each, concurrency=1) for each in POOL]
+    place_in(queues, route_queue(pool[0]))
+    story = drive(call(*pool, timeouts=Timeouts(total=50)), [whole(CHAT)], queues=queues)
+    assert story.actions == ["queue 25", "tell reroute", "send pool#2"]
+
+
+def test_a_place_is_kept_while_a_route_is_asked_again_and_left_with_it() -> None:
+    """One place for all attempts on a route; the next route has its own."""
+    queues = Queues()
+    first, second = (replace(each, concurrency=1) for each in TWO)
+    seen: list[tuple[int, int]] = []
+
+    def see(_: Any) -> None:
+        seen.append((queues.waiting(route_queue(first))[0], queues.waiting(route_queue(second))[0]))
+
+    plays = [broke(K.CONNECT), broke(K.CONNECT), whole(RESPONSES)]
+    assert drive(call(first, second), plays, queues=queues, see=see).reply is not None
+    assert seen == [(1, 0), (1, 0), (0, 1)]
+    assert queues._queues == {}
+
+
+@pytest.mark.parametrize("stop_in", ["queue", "sleep", "tell"])
+def test_a_stop_leaves_every_place(stop_in: str) -> None:
+    """Waiting or ready."""
+    queues, busy = Queues(), replace(route("chat"), concurrency=1)
+    before = place_in(queues, route_queue(busy)) if stop_in == "queue" else None
+    asked = call(busy, task="title", concurrency=2)
+    story = drive(asked, [broke(K.CONNECT)], queues=queues, stop_in=stop_in)
+    assert isinstance(story.error, errors.Cancelled)
+    if before is not None:
+        before.leave()
+    assert queues._queues == {}
+
+
+def test_a_story_that_is_dropped_leaves_its_places() -> None:
+    """A driver that goes away closes the generator."""
+    queues = Queues()
+    asked = call(replace(route("chat"), concurrency=1), task="title", concurrency=1)
+    story = flow(asked, now=0.0, unix_time=0.0, random=lambda: 0.0, queues=queues)
+    next(story)
+    assert len(queues._queues) == 2
+    story.close()
+    assert queues._queues == {}
+
+
+def test_the_priority_of_a_call_is_its_places() -> None:
+    """The user's turn goes before the side task that came first."""
+    queues, busy = Queues(), replace(route("chat"), concurrency=1)
+    before = place_in(queues, route_queue(busy))
+    side = flow(call(busy, priority=1), now=0.0, unix_time=0.0, random=lambda: 0.0, queues=queues)
+    main = flow(call(busy, priority=0), now=0.0, unix_time=0.0, random=lambda: 0.0, queues=queues)
+    waits = [next(side), next(main)]
+    before.leave()
+    assert [wait.place.ready for wait in waits if isinstance(wait, Queue)] == [False, True]
+
+
+# What is passed over is told.
+
+
+def broken(origins: Origins, of: Route) -> None:
+    for _ in range(5):
+        origins.began(of).ended("nothing")
+
+
+def test_a_route_with_an_open_breaker_is_skipped_visibly() -> None:
+    """The attempt on the next route says why the first was not asked; and so does the notice."""
+    origins = Origins(lambda: 0.0)
+    broken(origins, TWO[0])
+    story = drive(call(*TWO), [whole(RESPONSES)], origins=origins)
+    assert story.actions == ["tell reroute", "send second"]
+    assert story.reply is not None
+    (attempt,) = story.reply.attempts
+    assert attempt.rung == "reroute"
+    assert "the breaker of m at http://main.localhost:1 is open" in attempt.why[0]
+    assert "breaker" in story.notices[0].detail
+
+
+def test_a_breaker_on_the_only_route_is_the_error() -> None:
+    """Fail fast, and say when to come back."""
+    origins = Origins(lambda: 0.0)
+    broken(origins, TWO[0])
+    error = drive(call(), [whole(CHAT)], origins=origins).error
+    assert isinstance(error, errors.BudgetExhausted)
+    assert (error.budget, error.retry_at, error.attempts) == ("breaker", 1004.0, ())
+
+
+def test_other_keys_do_not_help_against_a_breaker() -> None:
+    """It is the model's: a further key is not asked, and what waiting there is, is waited."""
+    origins = Origins(lambda: 0.0)
+    pool = (signed("one", "key-one"), replace(signed("one", "key-two"), name="two"))
+    broken(origins, pool[0])
+    assert drive(call(*pool), [whole(CHAT)], origins=origins).actions == []
+
+
+def test_a_recovery_waits_for_its_place_although_there_is_another_key() -> None:
+    """Where the endpoint is busy, its other keys are as well: patience, as with one key."""
+    origins = Origins(lambda: 0.0)
+    pool = (signed("one", "key-one"), replace(signed("one", "key-two"), name="two"))
+    permits = [origins.recover(pool[0]) for _ in range(3)]
+    story = drive(call(*pool), [broke(K.DROPPED), whole(CHAT)], origins=origins)
+    assert story.actions[:4] == ["send one", "tell restart", "sleep 0.25", "sleep 1"]
+    assert len(permits) == 3
+
+
+def test_a_parked_route_is_asked_last_and_the_ledger_says_why() -> None:
+    """A key without quota stands behind the others for a while."""
+    origins = Origins(lambda: 0.0)
+    drive(call(), [QUOTA], origins=origins)
+    story = drive(call(*TWO), [whole(RESPONSES)], origins=origins)
+    assert story.actions == ["send second"]
+    assert story.reply is not None
+    assert "main is parked: the account's quota or money is used up" in story.reply.attempts[0].why[0]
+    assert drive(call(), [whole(CHAT)], origins=origins).reply is not None, "alone, it is asked"
+
+
+# Keys of one endpoint.
+
+POOL = tuple(replace(signed("pool", f"key-{n}"), name=f"pool#{n}", credential=None) for n in (1, 2))
+
+
+@pytest.mark.parametrize("status", [401, 402])
+def test_a_dead_key_leads_to_the_next_and_is_booked(status: int) -> None:
+    """At once; the next call begins with the key that works."""
+    origins = Origins(lambda: 0.0)
+    story = drive(call(*POOL), [reject(status), whole(CHAT)], origins=origins)
+    assert story.actions == ["send pool#1", "tell reroute", "send pool#2"]
+    assert [origins.parked(each) is not None for each in POOL] == [True, False]
+    assert drive(call(*POOL), [whole(CHAT)], origins=origins).actions == ["send pool#2"]
+
+
+@pytest.mark.parametrize(
+    ("wait", "actions"),
+    [
+        ("5", ["send pool#1", "tell restart", "sleep 5.5", "send pool#1", "tell reroute", "send pool#2"]),
+        ("30", ["send pool#1", "tell reroute", "send pool#2"]),
+        ("500", ["send pool#1", "tell reroute", "send pool#2"]),
+    ],
+)
+def test_a_rate_limit_is_waited_for_if_that_is_short(wait: str, actions: list[str]) -> None:
+    """Once on the same key; then, or if the wait is long, the next key is nearer."""
+    throttled = reject(429, retry_after=wait)
+    plays = [throttled, throttled, whole(CHAT)] if wait == "5" else [throttled, whole(CHAT)]
+    assert drive(call(*POOL), plays).actions == actions
+
+
+def test_an_error_of_the_server_is_no_reason_for_another_key() -> None:
+    """Both tries on the first key; then another model or endpoint, if there is one."""
+    story = drive(call(*POOL, route("responses", "second")), [reject(500), reject(500), whole(RESPONSES)])
+    assert [send.route.name for send in story.sends] == ["pool#1", "pool#1", "second"]
+
+
+def test_a_refused_connection_skips_the_endpoint() -> None:
+    """Neither its keys nor its other models are asked."""
+    other = replace(POOL[0], model="n", name="n")
+    asked = call(*POOL, other, route("responses", "second"))
+    story = drive(asked, [broke(K.CONNECT), broke(K.CONNECT), whole(RESPONSES)])
+    assert [send.route.name for send in story.sends] == ["pool#1", "pool#1", "second"]
+
+
+# A route's own words and clocks.
+
+
+def test_a_cut_of_what_can_be_afforded_parks_nothing_in_the_end() -> None:
+    """402 with a number: asked again for less, and the answer clears the key."""
+    origins = Origins(lambda: 0.0)
+    afford = reject(402, {"error": {"message": "You can only afford 2000 tokens", "code": 402}})
+    story = drive(call(params={"max_tokens": 9000}), [afford, whole(CHAT)], origins=origins)
+    assert [body["max_tokens"] for body in story.bodies] == [9000, 1936]
+    assert origins.parked(route("chat")) is None
+
+
+def test_a_routes_own_time_ends_it_and_not_the_call() -> None:
+    """The clock is named `route`, and the next one is asked."""
+    own = replace(route("chat"), clocks=RouteClocks(total=20))
+    asked = call(own, route("responses", "second"), timeouts=Timeouts(total=100))
+    late = broke(K.DEADLINE, clock="total")
+    story = drive(asked, [late, whole(RESPONSES)], seconds=lambda: 20.0)
+    assert story.sends[0].clocks.deadline == 20
+    assert story.actions == ["send main", "tell reroute", "send second"]
+    assert story.ledger[0] == ("main", "send", "stalled")
+    error = drive(call(own, timeouts=Timeouts(total=100)), [late], seconds=lambda: 20.0).error
+    assert isinstance(error, errors.DeadlineExceeded)
+    assert error.clock == "route"
+
+
+def test_a_guessed_wire_is_corrected_within_the_call() -> None:
+    """Two paths that are not there, then the third is; a retry later knows."""
+    origins = Origins(lambda: 0.0)
+    guess = replace(route("chat"), guessed=True)
+    nothing = reject(404, "404 page not found")
+    story = drive(call(guess), [nothing, nothing, whole(RESPONSES)], origins=origins)
+    assert [send.route.wire for send in story.sends] == ["chat", "messages", "responses"]
+    assert story.reply is not None
+    again = drive(call(guess), [whole(RESPONSES)], origins=origins)
+    assert [send.route.wire for send in again.sends] == ["responses"]
+
+
+def test_no_credential_of_the_route_is_in_an_error() -> None:
+    """Quoted whole, in a code, in an id, or torn at the end of what is kept."""
+    key = "f00dfacecafef00dfacecafe"
+    plain = replace(signed(), api_key=Secret(key), credential=None)
+    for body in (
+        {"error": {"message": f"bad key {key}", "code": key, "param": key, "type": key}},
+        "x" * 480 + key,
+        "y" * 190 + key,
+    ):
+        error = drive(call(plain), [reject(401, body)]).error
+        assert isinstance(error, errors.AuthFailed)
+        shown = f"{error!r} {error} {error.fault} {error.fault!r} {error.attempts!r} {error.hint}"
+        assert key not in shown
+        assert key[:8] not in shown, body

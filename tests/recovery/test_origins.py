@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
@@ -23,11 +23,13 @@ from sidestream.recovery.origins import (
     Learned,
     Origins,
     OriginState,
+    Parked,
     Permit,
     StormRules,
     Stream,
     StreamOutcome,
 )
+from sidestream.route import Scope
 
 KEY = "canary-0123456789"
 A = Route("https://a.test/v1", "m", api_key=Secret(KEY))
@@ -1130,3 +1132,89 @@ def test_a_short_outage_costs_no_answer_to_who_waits(models: int) -> None:
     assert set(first.calls.values()) == {"at once", "recovered"}
     assert first.attempts <= 1.2 * 1000
     assert {denial.budget for _, denial in first.denials} >= {"origin"}
+
+
+# What is parked.
+
+
+def test_parking_ends_by_time(origins: Origins, clock: Clock) -> None:
+    """To the second; until then the shorter one does not hide the longer one."""
+    origins.park(A, "credential", 10.0, "no money")
+    assert origins.parked(A) == Parked("credential", "no money", 10.0)
+    clock.now += 4.0
+    assert row(origins).parked == (Parked("credential", "no money", 6.0),)
+    clock.now += 6.0
+    assert origins.parked(A) is None
+    assert row(origins).parked == ()
+
+
+@pytest.mark.parametrize(
+    ("scope", "shared"),
+    [
+        ("route", ["same"]),
+        ("credential", ["same", "other model"]),
+        ("model", ["same", "other key"]),
+        ("endpoint", ["same", "other model", "other key", "other path"]),
+    ],
+)
+def test_parking_is_for_what_shares_the_part(origins: Origins, scope: Scope, shared: list[str]) -> None:
+    """And for nobody else."""
+    origins.park(A, scope, 10.0, "why")
+    others = {
+        "same": A,
+        "other model": replace(A, model="n"),
+        "other key": replace(A, api_key=Secret("canary-9876543210")),
+        "other path": replace(A, base_url="https://a.test/v2", model="n", api_key=None),
+        "other host": replace(A, base_url="https://b.test/v1"),
+    }
+    assert [name for name, route in others.items() if origins.parked(route)] == shared
+
+
+def test_parked_routes_keep_their_order_among_themselves(origins: Origins) -> None:
+    """Parked last, else as they were; nobody is left out."""
+    routes = [replace(A, api_key=Secret(f"canary-{n}")) for n in range(5)]
+    for number in (3, 0):
+        origins.park(routes[number], "credential", 10.0, "why")
+    assert origins.in_order(routes) == tuple(routes[number] for number in (1, 2, 4, 0, 3))
+    assert origins.in_order(routes[:1]) == (routes[0],)
+    assert origins.in_order([]) == ()
+
+
+def test_an_answer_ends_what_is_parked_there(origins: Origins) -> None:
+    """Every part of the route that answered, and no other."""
+    other = replace(A, api_key=Secret("canary-9876543210"))
+    for scope in ("route", "credential", "model", "endpoint"):
+        origins.park(A, scope, 10.0, "why")
+    origins.park(other, "credential", 10.0, "why")
+    origins.unpark(A)
+    assert origins.parked(A) is None
+    assert origins.parked(other) is not None
+    origins.unpark(B)
+
+
+def test_a_reason_to_park_shows_no_key(origins: Origins) -> None:
+    """Neither whole nor cut short, and on one line."""
+    origins.park(A, "credential", 10.0, f"the key\n{KEY} is out " + "x" * 1000)
+    origins.park(B, "credential", 10.0, "")
+    parked = origins.parked(A)
+    assert parked is not None
+    assert parked.reason.startswith("the key *** is out xxx")
+    assert KEY not in repr(origins.state())
+    assert origins.parked(B) == Parked("credential", "credential", 10.0)
+
+
+def test_what_is_parked_is_bounded(clock: Clock) -> None:
+    """So many parts for each endpoint; the one that was parked first is forgotten first."""
+    origins = Origins(clock, rules=StormRules(facts=3))
+    routes = [replace(A, api_key=Secret(f"canary-{n}")) for n in range(5)]
+    for route in (*routes[:3], routes[0], *routes[3:]):
+        origins.park(route, "credential", 10.0, "why")
+    assert [origins.parked(route) is not None for route in routes] == [True, False, False, True, True]
+
+
+def test_asking_what_is_parked_remembers_nothing(origins: Origins) -> None:
+    """Looking leaves no trace."""
+    assert origins.parked(A) is None
+    origins.unpark(A)
+    origins.in_order([A, B])
+    assert origins.state() == ()

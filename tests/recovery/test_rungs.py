@@ -1,6 +1,7 @@
 """Which way back is open, rung by rung and as a ladder."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,3 +193,27 @@ def test_no_step_breaks_a_limit(
         assert step.rung != "reroute" or routes_left
         open_here = {"reconnect": ways[0], "prefill": ways[1], "anchor": ways[2]}
         assert not open_here.get(step.rung)
+
+
+# What its share of the time, and the scope of a fault, leave open.
+
+
+@pytest.mark.parametrize(("share", "is_open"), [(0.0, False), (0.25, False), (0.26, True)])
+def test_a_wait_has_to_fit_into_the_share(share: float, *, is_open: bool) -> None:
+    """What a route may still use of the time: a wait that uses it up is none."""
+    assert isinstance(restart(situation(share=share)), Step) is is_open
+    assert isinstance(reroute(situation(share=share, routes_left=1)), Step)
+
+
+def test_a_used_up_share_ends_a_route_without_a_wait_too() -> None:
+    """Also the attempt that need not wait."""
+    answer = restart(situation(share=0.0, at_once=True))
+    assert answer == No("its share of the time is used up")
+
+
+@pytest.mark.parametrize("about", ["route", "credential", "model", "endpoint", "request"])
+def test_a_fault_may_say_itself_what_failed(about: Any) -> None:
+    """Then that counts, not its kind: what is the request's, another route cannot help."""
+    fault = Fault(K.WITHHELD, about=about)
+    here = replace(situation(routes_left=1), fault=fault)
+    assert isinstance(reroute(here), Step) is (about != "request")

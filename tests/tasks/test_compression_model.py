@@ -170,3 +170,49 @@ def test_an_earlier_summary_is_updated_not_repeated() -> None:
     assert "OLD-SUMMARY" not in user["content"].split("<material>")[1]
     assert "Update it" in system["content"]
     assert sum(each.digest for each in plan.accept("NEW").conversation.messages) == 1
+
+
+def test_the_model_sees_what_the_user_said_in_between() -> None:
+    """Goal and language are the user's: their words are shown, marked as staying."""
+    messages = chat()
+    messages.insert(6, {"role": "user", "content": "Bitte zuerst die Indizes. password = hunter2hunter2"})
+    system, user = prepare(load(messages), BUDGET).prompt()
+    assert "USER (stays word for word): Please make the import job faster." in user["content"]
+    assert "USER (stays word for word): Bitte zuerst die Indizes." in user["content"]
+    assert (
+        user["content"].index("E1000")
+        < user["content"].index("Bitte zuerst")
+        < user["content"].index("E1040")
+    )
+    assert "hunter2" not in user["content"]
+    assert "do not repeat them" in system["content"]
+
+
+def test_a_conversation_without_a_user_gets_none() -> None:
+    """The prompt does not speak of one, and a summary that invents one is rejected and quoted instead."""
+    messages = [each for each in chat(12) if each["role"] != "user"]
+    plan = prepare(load(messages), BUDGET)
+    system, _ = plan.prompt()
+    assert "No user takes part" in system["content"]
+    assert "language of the material" in system["content"]
+    for invented in ("## Goal\nThe user wants speed.", "Der Nutzer bat um E1000.", "用户要求修复 E1000。"):
+        with pytest.raises(SummaryRejected, match="user that there was not"):
+            plan.accept(invented)
+        assert _both(lambda _, said=invented: said, messages).method == "extractive"  # type: ignore[misc]
+    assert plan.accept("## Goal\nSpeed; E1000 was fixed.").method == "summary"
+
+
+def test_the_end_mark_within_a_summary_does_not_end_it() -> None:
+    """A model that repeats our labels does not cut its own summary short for the next compression."""
+    first = compress(chat(), budget=BUDGET, complete=lambda _: "## Goal\nSpeed.\n[end]\nE1000 is open.")
+    digest = next(each for each in first.conversation.messages if each.digest)
+    assert digest.text.count("[end]") == 1
+    plan = prepare(load([*first.messages, *chat()[2:]]), Budget(ratio=0.3))
+    assert "E1000 is open." in plan.prompt()[1]["content"].split("<material>")[0]
+
+
+def test_another_policy_keeps_every_message_where_a_digest_was_to_be() -> None:
+    """fallback="keep": nothing is quoted when the model cannot help."""
+    result = compress(chat(), budget=BUDGET, complete=lambda _: "", fallback="keep")
+    assert result.kept
+    assert "the model's summary was empty" in result.notice

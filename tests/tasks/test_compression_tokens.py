@@ -121,7 +121,7 @@ def test_a_token_budget_is_met_by_the_target_models_count() -> None:
 
 
 def test_the_extra_counts_as_openai_does() -> None:
-    """Known counts of the public vocabularies, special tokens as plain text, and the worst text in a moment."""
+    """Known counts of the public vocabularies, special tokens as text, and the worst text in a moment."""
     assert counter_for("gpt-5")("hello world") == counter_for("gpt-4")("hello world") == 2
     assert counter_for("gpt-4")("tiktoken is great!") == 6
     assert counter_for("gpt-4o")("<|endoftext|>") > 1

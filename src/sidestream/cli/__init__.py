@@ -19,6 +19,7 @@ EXIT_CODES: dict[int, str] = {
     4: "a deadline ran out",
     5: "the credential was refused or its quota is used up",
     6: "compression kept every message: the model could not be reached",
+    7: "doctor: a route cannot be used, or a task has none",
     130: "stopped by Ctrl-C",
     141: "the reader of the output left, as in `… | head -1`",
     143: "stopped by SIGTERM",

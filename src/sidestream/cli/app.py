@@ -33,7 +33,7 @@ from .terminal import Story, printable
 
 __all__ = ["CODES", "COMMANDS", "app", "exit_code", "run"]
 
-COMMANDS = ("ask", "compress", "config", "demo", "evaluate", "lab", "pass")
+COMMANDS = ("ask", "compress", "config", "demo", "doctor", "evaluate", "lab", "pass")
 
 # The exit code of an error that ends a command; every other error is 1.
 CODES: tuple[tuple[type[BaseException], int], ...] = (

@@ -27,7 +27,7 @@ def failed(
     message = f"{name}: {fault}{tried}"
     hint = _HINTS.get(fault.kind, "") or reasons
     if fault.kind.error == "DeadlineExceeded":
-        setting = f"timeout.{fault.clock}"
+        setting = f"timeout.{fault.clock}" if fault.clock != "route" else f"clocks.total of route {name}"
         value = getattr(timeouts, fault.clock, None)
         shown = f" = {value:g} s" if isinstance(value, (int, float)) else ""
         return errors.DeadlineExceeded(

@@ -73,6 +73,7 @@ __all__ = [
     "Tell",
     "Woke",
     "flow",
+    "poll_delay",
 ]
 
 
@@ -285,7 +286,7 @@ class _Story:
         return fault.kind is FaultKind.AUTH and self._routing.may_renew() and in_time
 
     def renew(self) -> Renew:
-        return Renew(self.route, min(_RENEWAL, self._routing.remaining(self.now)))
+        return Renew(self.route, min(_RENEWAL, self._routing.turn(self.now)))
 
     def renewed(self, outcome: Outcome) -> bool:
         """Book what came of a renewal; whether there is another key."""
@@ -317,11 +318,11 @@ class _Story:
             self._turn = self._queues.enter(f"task {call.task}", call.concurrency, call.priority)
             if self._turn is not None and not self._turn.ready:
                 yield Queue(self._turn, max(0.0, self._deadline - self.now))
+                self._routing.begin(self.now)  # the wait was for no route: what is left is shared anew
         if route.concurrency is not None and self._place is None:
-            self._routing.begin(self.now)
             self._place = self._queues.enter(" ".join(route.part("route")), route.concurrency, call.priority)
             if self._place is not None and not self._place.ready:
-                yield Queue(self._place, max(0.0, self._routing.remaining(self.now)))
+                yield Queue(self._place, self._routing.turn(self.now))
 
     def no_turn(self) -> Fault | None:
         """Why the call may not go on: nobody left in time, or too many wait."""
@@ -367,11 +368,14 @@ class _Story:
 
     def too_late(self) -> Fault | None:
         """The time was used up before the request could be sent: by a queue, or by the search for a key."""
-        if self.now < self._deadline:
+        if self._routing.remaining(self.now) > 0:
             return None
         before = f", after: {self._broke}" if self._broke else ""
         why = f"there was no time left to ask {self.route.name}{before}"
-        self._broke = Fault(FaultKind.DEADLINE, why, clock="total")
+        over = self.now >= self._deadline
+        self._broke = Fault(
+            FaultKind.DEADLINE if over else FaultKind.STALLED, why, clock="total" if over else "route"
+        )
         return self._broke
 
     def leave(self) -> None:
@@ -477,9 +481,7 @@ class _Story:
     def next_poll(self) -> float:
         """Seconds until the next look at a response that is still at work."""
         self._polls += 1
-        return min(
-            _SLOWEST_POLL, _FIRST_POLL * 1.5 ** min(self._polls, 20), max(0.0, self._deadline - self.now)
-        )
+        return min(poll_delay(self._polls), max(0.0, self._deadline - self.now))
 
     # What came of it.
 
@@ -783,6 +785,11 @@ def _withheld(denied: Denied) -> Fault:
     return Fault(
         FaultKind.WITHHELD, denied.reason, retry_after=denied.retry_in, about=_WITHHELD[denied.budget]
     )
+
+
+def poll_delay(number: int) -> float:
+    """Seconds before a response in the background is looked at for the `number`-th time."""
+    return min(_SLOWEST_POLL, _FIRST_POLL * 1.5 ** min(number, 20))
 
 
 def _weight(reply: Reply) -> int:

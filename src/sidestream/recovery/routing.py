@@ -132,6 +132,12 @@ class Routing:
         """Seconds until this route's share, and its own total, are used up."""
         return min(self._deadline, self._ends, self._until) - now
 
+    def turn(self, now: float) -> float:
+        """Seconds until something else is tried in place of a turn, or another key, here. Other than with
+        silence, further keys of the same model may help."""
+        further = sum(1 for _ in self._further())
+        return max(0.0, min(self.remaining(now), (self._deadline - now) / (further + 1)))
+
     def is_own_end(self, fault: Fault, at: float) -> bool:
         """Whether a deadline that passed was this route's and not the call's."""
         return fault.kind is FaultKind.DEADLINE and self._ends < self._deadline and at < self._deadline

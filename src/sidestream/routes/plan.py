@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from itertools import takewhile
@@ -27,10 +28,19 @@ from ..route import Credential, Route, RouteClocks
 from ..wire.prompt import Request, has_images, one_meaning, size
 from .config import Config, RouteConfig, TaskConfig, load_config
 from .environment import fallback_from_environment, routes_from_environment
-from .providers import Provider, base_url_for, keys_for, provider, providers, speaks, with_facts
+from .providers import (
+    Provider,
+    base_url_for,
+    keys_for,
+    provider,
+    provider_of,
+    providers,
+    speaks,
+    with_facts,
+)
 from .secrets import EnvKey, credentials_of, headers_of
 
-__all__ = ["BUILT_IN", "Choice", "Plan", "Planner"]
+__all__ = ["BUILT_IN", "Choice", "Known", "Plan", "Planner"]
 
 # What the tasks of this library ask for, where nobody says otherwise.
 BUILT_IN: Mapping[str, TaskConfig] = {
@@ -95,6 +105,26 @@ class _Candidate:
     owner: Provider | None = None
     credential: Credential | None = None
     said: RouteConfig = field(default_factory=RouteConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A route that is configured, or that a call may ask.
+
+    Attributes:
+        route: with all that is known of it, but without its key.
+        ready: the same with today's key; None if it cannot be used, and `problem` says why.
+        provider: whose endpoint it is, "" if nobody knows.
+        credential: where its key comes from, None if it is part of the route or there is none.
+        chosen: whether the configuration says its wire.
+    """
+
+    route: Route
+    ready: Route | None
+    problem: ConfigError | None
+    provider: str
+    credential: Credential | None
+    chosen: bool
 
 
 class Planner:
@@ -212,6 +242,32 @@ class Planner:
         if not kept:
             raise self._no_route(choice, skipped)
         return Plan(tuple(kept), tuple(skipped), task)
+
+    def known(self) -> tuple[Known, ...]:
+        """Every route that is configured, or that a call may ask, once each, in the order of calls.
+
+        Raises:
+            ConfigError: a provider's file is damaged.
+        """
+        found: list[_Candidate] = []
+        for name in ("", *self.tasks):
+            with suppress(ConfigError):  # a name that leads nowhere, which the plan of that task says
+                found += self._chosen(Choice(name), self.task(name))
+        for name, said in self.config.routes.items():
+            found += self._configured(name, said)
+        once = [each for number, each in enumerate(found) if each not in found[:number]]
+        return tuple(map(self._known, once))
+
+    def _known(self, candidate: _Candidate) -> Known:
+        route = self._with_facts(candidate)
+        owner = candidate.owner or provider_of(route.base_url)
+        ready, problem = None, None
+        try:
+            ready = self._ready(candidate)
+        except ConfigError as error:
+            problem = error
+        chosen = candidate.said.wire is not None
+        return Known(route, ready, problem, owner.name if owner else "", candidate.credential, chosen)
 
     def _chosen(self, choice: Choice, task: TaskConfig) -> list[_Candidate]:
         """Everything the call may ask, in order, the first with the model that the call wants."""
