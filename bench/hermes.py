@@ -4,8 +4,8 @@
     python bench/hermes.py --smoke                # three turns of `host`; fails if one lost a message
 
 The agent is the one of `requirements/hermes.txt`, installed into `.cache/hermes`. Its compressor compresses
-one long conversation again and again, a new compressor every time, with its default settings but for the
-size of the window. A lab plays its model and answers with one and the same summary. Before each event of a
+one long conversation again and again, a new compressor every time, with its default settings but for a
+small window and tail. A lab plays its model and answers with one and the same summary. Before each event of a
 stream it is broken with a probability that breaks the given share of whole answers; continued streams run the
 same risk for every event they have. An answer that is asked for without a stream breaks as often, after the
 same share of its bytes. It breaks by a cut connection, or it ends there as if it were whole.

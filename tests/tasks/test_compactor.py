@@ -157,6 +157,55 @@ def test_a_second_caller_is_told_at_once() -> None:
     assert asked == [1, 1]
 
 
+def test_any_number_of_threads_commit_each_compaction_once() -> None:
+    """Eight threads compact and commit one session: every attempt ends in its commit or in a typed refusal."""
+    compactor, messages = made(says()), chat(24)
+    start, ends = threading.Barrier(8), []
+
+    def work() -> None:
+        start.wait(10)
+        for _ in range(10):
+            try:
+                compactor.commit(compactor.compact(messages, manual=True), messages)
+                ends.append("committed")
+            except (CompactionBusy, StaleCompaction) as error:
+                ends.append(type(error).__name__)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert len(ends) == 80
+    assert 1 <= ends.count("committed") == compactor.history.compactions
+
+
+def test_a_cancelled_task_leaves_the_session_free() -> None:
+    """The task that waits for the model is cancelled: the next compaction may start, nothing can be committed."""
+
+    async def scenario() -> None:
+        asked = asyncio.Event()
+
+        async def never(_: list[dict[str, str]]) -> str:
+            asked.set()
+            await asyncio.Event().wait()
+            return "late"
+
+        compactor = made(never)
+        task = asyncio.create_task(compactor.acompact(chat(24)))
+        await asked.wait()
+        with pytest.raises(CompactionBusy):
+            await compactor.acompact(chat(24))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert compactor.history == History()
+        compactor._ask = says()
+        assert (await compactor.acompact(chat(24))).method == "summary"
+
+    asyncio.run(scenario())
+
+
 def test_a_newer_compaction_overtakes_an_older_one() -> None:
     """Only the newest can be committed."""
     compactor, messages = made(says()), chat(24)

@@ -6,8 +6,10 @@ What is looked at is in `sidestream.doctor`; here it becomes text. Nobody is ask
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
+import msgspec
 
 from .. import doctor as doctors
 from ..client import Client
@@ -25,9 +27,7 @@ _NAME = "(no task)"
 
 
 @click.command(short_help="Check routes, keys and tasks; --live calls each route once.")
-@click.option(
-    "--live", is_flag=True, help="Make one tiny real call to every route. It costs a few tokens each."
-)
+@click.option("--live", is_flag=True, help="Make one tiny real call to every route: a few tokens each.")
 @click.option("--task", metavar="NAME", help="Only this task, and the routes it asks.")
 @click.option("--timeout", type=A_NUMBER, default=SECONDS, help=f"For each real call.  [{SECONDS:g}]")
 @output_options
@@ -44,7 +44,7 @@ def doctor(live: bool, task: str | None, timeout: float, json: bool, quiet: bool
         else:
             report = doctors.examine(client, task=task)
     if json:
-        write(as_json({"healthy": report.healthy, **_plain(report)}))
+        write(as_json(_plain(report)))
     else:
         write(printable("\n".join(_lines(report))) + "\n")
         _conclude(story, report, live=live)
@@ -52,11 +52,15 @@ def doctor(live: bool, task: str | None, timeout: float, json: bool, quiet: bool
         raise SystemExit(UNHEALTHY)
 
 
-def _plain(report: Report) -> dict[str, object]:
-    import msgspec
-
-    plain: dict[str, object] = msgspec.to_builtins(report)
-    return plain
+def _plain(report: Report) -> dict[str, Any]:
+    """The report as it is, and what follows from it."""
+    plain: dict[str, Any] = msgspec.to_builtins(report)
+    for route, said in zip(plain["routes"], report.routes, strict=True):
+        route["usable"] = said.usable
+    for task, row in zip(plain["tasks"], report.tasks, strict=True):
+        if row.worst is not None:
+            task["worst"]["requests"] = row.worst.requests
+    return {"healthy": report.healthy, **plain}
 
 
 def _conclude(story: Story, report: Report, *, live: bool) -> None:
@@ -79,11 +83,15 @@ def _lines(report: Report) -> Iterator[str]:
         yield from (f"  {what:<10} {said}" for what, said in _route(route, report.at) if said)
         yield ""
     yield from _table(report.tasks)
+    if any(task.worst and task.worst.requests > task.worst.attempts for task in report.tasks):
+        yield "(+n): again at once, without a field that is rejected, with another key or on another wire"
     for task in report.tasks:
-        for left_out in task.skipped:
-            yield f"{task.name or _NAME}: left out: {left_out}"
         if task.problem:
-            yield f"{task.name or _NAME}: {task.problem}{f' ({task.hint})' if task.hint else ''}"
+            hint = f" ({task.hint})" if task.hint and "doctor" not in task.hint else ""
+            yield f"✗ {task.name or _NAME}: {task.problem}{hint}"
+    for said in dict.fromkeys(said for task in report.tasks for said in task.skipped):
+        of = [task.name or _NAME for task in report.tasks if said in task.skipped]
+        yield f"left out: {said}" + ("" if len(of) == len(report.tasks) else f"  [{', '.join(of)}]")
 
 
 def _route(route: RouteReport, now: float) -> Iterator[tuple[str, str]]:
@@ -158,10 +166,8 @@ def _live(live: Live) -> Iterator[tuple[str, str]]:
     attempts = f", {live.attempts} attempts" if live.attempts > 1 else ""
     known = live.input_tokens is not None and live.output_tokens is not None
     tokens = f"{live.input_tokens} + {live.output_tokens} tokens" if known else "tokens unknown"
-    yield (
-        "✓ live",
-        f"{first}, {live.seconds:.2f} s in all{attempts} · {live.model or 'model unknown'} · {tokens}",
-    )
+    model = live.model or "model unknown"
+    yield "✓ live", f"{first}, {live.seconds:.2f} s in all{attempts} · {model} · {tokens}"
 
 
 def _table(tasks: tuple[TaskReport, ...]) -> Iterator[str]:

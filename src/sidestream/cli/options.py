@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
 import click
@@ -18,6 +18,7 @@ import click
 from ..client import Client
 from ..recovery.clocks import Timeouts
 from ..route import Route, Secret, Wire
+from ..routes.config import Config, load_config
 from .terminal import Story
 
 __all__ = ["Endpoint", "Number", "endpoint_options", "output_options"]
@@ -61,7 +62,7 @@ class Endpoint:
     model: str | None
     base_url: str | None
     wire: str | None
-    timeouts: Timeouts
+    clocks: Mapping[str, float]
 
     @property
     def chosen(self) -> bool:
@@ -71,8 +72,19 @@ class Endpoint:
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
         """A client for it. Raises NoRoute, ConfigError."""
-        with Client(self.base_url, model=self.model, wire=self.wire, timeout=self.timeouts) as client:
+        in_place = bool(self.base_url or self.wire)
+        config = None if in_place else self._config()
+        timeouts = Timeouts(**self.clocks) if in_place else None
+        with Client(
+            self.base_url, model=self.model, wire=self.wire, config=config, timeout=timeouts
+        ) as client:
             yield client
+
+    def _config(self) -> Config:
+        """The configuration, the clocks of the command line above those of its [defaults]."""
+        read = load_config()
+        named = {"timeout" if name == "total" else name: value for name, value in self.clocks.items()}
+        return replace(read, defaults=replace(read.defaults, **named))
 
     @contextlib.contextmanager
     def embedded(self, story: Story) -> Iterator[Client]:
@@ -84,7 +96,7 @@ class Endpoint:
             wire: Any = self.wire or "chat"
             key = Secret(running.api_key)
             route = Route(running.url, running.model, wire, key, name=running.model, continuation="trailing")
-            with Client(routes=[route], timeout=self.timeouts) as client:
+            with Client(routes=[route], timeout=Timeouts(**self.clocks)) as client:
                 yield client
 
 
@@ -103,8 +115,8 @@ def endpoint_options(command: F) -> F:
         **others: Any,
     ) -> Any:
         clocks = {"total": timeout, "first": first, "idle": idle}
-        timeouts = Timeouts(**{name: value for name, value in clocks.items() if value is not None})
-        return command(*args, endpoint=Endpoint(model, base_url, wire, timeouts), **others)
+        said = {name: value for name, value in clocks.items() if value is not None}
+        return command(*args, endpoint=Endpoint(model, base_url, wire, said), **others)
 
     wires = click.Choice(get_args(Wire))
     wrapped: Any = gathered

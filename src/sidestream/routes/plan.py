@@ -241,7 +241,7 @@ class Planner:
             kept = _large_enough(kept, task, request, skipped)
         if not kept:
             raise self._no_route(choice, skipped)
-        return Plan(tuple(kept), tuple(skipped), task)
+        return Plan(tuple(kept), tuple(dict.fromkeys(skipped)), task)
 
     def known(self) -> tuple[Known, ...]:
         """Every route that is configured, or that a call may ask, once each, in the order of calls.
@@ -447,7 +447,7 @@ class Planner:
     def _no_route(self, choice: Choice, skipped: list[str]) -> NoRoute:
         whose = f" for task {choice.task}" if choice.task else ""
         if skipped:
-            told = "; ".join(skipped)
+            told = "; ".join(dict.fromkeys(skipped))
             return NoRoute(f"no route{whose} can be asked: {told}", hint="sidestream doctor shows them all")
         if self._fixed is None and self.config.main is None:
             return self._why_none or NoRoute(
