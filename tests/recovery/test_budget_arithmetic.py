@@ -1,17 +1,15 @@
 """Random configurations against dead and half-dead routes: what a call may cost is what it declares.
 
-The flow is driven by hand in a world of plain values: time is a number, a route a list of habits. Three sums are
-checked for every call. Its time never exceeds the declared total, whatever is silent, slow, queued for or
-renewed. Its requests never exceed the declared attempts (`at_most` is the exact bound). And while nobody says
+The flow is driven by hand in a world of plain values: time is a number, a route a list of habits. Three sums
+are checked for every call. Its time never exceeds the declared total, whatever is silent, slow, queued for or
+renewed. Its requests never exceed the declared attempts (`at_most` is the bound). And while nobody says
 anything, each route that is asked may be silent for at least its part of the total, the last one included.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,7 +76,7 @@ class Key:
     def apply(self, route: Route) -> Route:
         return route
 
-    def renew(self, route: Route, seconds: float) -> Route | None:
+    def renew(self, *_: object) -> Route | None:
         raise AssertionError("the flow renews nothing itself")
 
 
@@ -149,7 +147,7 @@ def run(world: World, origins: Origins | None = None, since: float = 0.0) -> Cou
                 habits = world.habits[action.route.name]
                 number = asked.get(action.route.name, 0)
                 asked[action.route.name] = number + 1
-                outcome = _attempt(action, habits[min(number, len(habits) - 1)], now[0])
+                outcome = _Exchange(action, now[0]).play(habits[min(number, len(habits) - 1)])
             elif isinstance(action, Sleep):
                 outcome = Woke(now[0] + action.seconds)
             elif isinstance(action, Renew):
@@ -193,47 +191,58 @@ def _wait(action: Queue, world: World, others: dict[str, Place], now: float) -> 
     return free
 
 
-def _attempt(send: Send, habit: Habit, now: float) -> Outcome:
-    """What a driver brings back of an exchange: it holds the clocks it was given, to the second."""
-    meter, exchange = Meter(send.clocks, now), send.exchange
-    at = now
+class _Exchange:
+    """One attempt as a driver makes it: it holds the clocks it was given, to the second."""
 
-    def late(seconds: float) -> bool:
-        return at + seconds > meter.due
+    def __init__(self, send: Send, now: float) -> None:
+        self.send = send
+        self.at = now
+        self.meter = Meter(send.clocks, now)
 
-    def timeout() -> Broke:
-        kind = K.DEADLINE if meter.clock == "total" else K.STALLED
-        return Broke(Fault(kind, "silent", clock=meter.clock), max(at, meter.due))
+    def wait(self, seconds: float) -> bool:
+        """Whether so much time may pass; if not, the clock has run out."""
+        if self.at + seconds > self.meter.due:
+            self.at = max(self.at, self.meter.due)
+            return False
+        self.at += seconds
+        return True
 
-    if late(habit.connect):
-        return timeout()
-    at += habit.connect
-    if habit.refuses:
-        return Broke(Fault(K.CONNECT, "refused"), at)
-    meter.connected(at)
-    if late(habit.head):
-        return timeout()
-    at += habit.head
-    if habit.rejects is not None:
-        status, headers, body = habit.rejects
-        return Rejected(status, headers, body, at)
-    exchange.opened({})
-    for piece in _pieces(habit, send.route.wire):
-        if late(habit.gap):
-            return timeout()
-        at += habit.gap
-        exchange.feed(piece)
-        if exchange.has_progressed():
-            meter.progress(at)
-            if exchange.first_at is None:
-                exchange.output_began(at)
-        if exchange.done:
+    def timeout(self) -> Broke:
+        kind = K.DEADLINE if self.meter.clock == "total" else K.STALLED
+        return Broke(Fault(kind, "silent", clock=self.meter.clock), self.at)
+
+    def play(self, habit: Habit) -> Outcome:
+        if not self.wait(habit.connect):
+            return self.timeout()
+        if habit.refuses:
+            return Broke(Fault(K.CONNECT, "refused"), self.at)
+        self.meter.connected(self.at)
+        if not self.wait(habit.head):
+            return self.timeout()
+        if habit.rejects is not None:
+            status, headers, body = habit.rejects
+            return Rejected(status, headers, body, self.at)
+        self.send.exchange.opened({})
+        return self.read(habit)
+
+    def read(self, habit: Habit) -> Outcome:
+        exchange = self.send.exchange
+        for piece in _pieces(habit, self.send.route.wire):
+            if not self.wait(habit.gap):
+                return self.timeout()
+            exchange.feed(piece)
+            if exchange.has_progressed():
+                self.meter.progress(self.at)
+                if exchange.first_at is None:
+                    exchange.output_began(self.at)
+            if exchange.done:
+                exchange.close()
+                return Ended(self.at)
+        if habit.end == "drop":
             exchange.close()
-            return Ended(at)
-    if habit.end == "drop":
-        exchange.close()
-        return Broke(Fault(K.DROPPED, "cut"), at)
-    return timeout()
+            return Broke(Fault(K.DROPPED, "cut"), self.at)
+        self.wait(NEVER)
+        return self.timeout()
 
 
 def _pieces(habit: Habit, wire: str) -> Iterable[bytes]:
@@ -346,7 +355,7 @@ def worlds(
         task="t",
         concurrency=task,
     )
-    taken = [f"route {route.name}" for route in found if route.concurrency]
+    taken = [" ".join(route.part("route")) for route in found if route.concurrency]
     taken += ["task t"] if task else []
     return World(
         call,
@@ -364,14 +373,16 @@ def anything() -> st.SearchStrategy[Habit]:
 
 
 def mends(world: World, route: Route) -> int:
-    """What a route may be asked again for at once, each once: a field that it rejects, a limit that the account
-    cannot pay, the other wires if its own is a guess, and another key."""
+    """What a route is asked again for at once: each field that it rejects, a limit that the account cannot pay,
+    the other wires if its own is a guess, another key."""
     fields = len({*world.call.request.params, *route.params})
     return fields + 1 + (2 if route.guessed else 0) + (1 if route.credential else 0)
 
 
 def at_most(world: World) -> int:
-    """The declared attempts: the first, each recovery, and what is mended on the spot."""
+    """The declared attempts: the first, each recovery, and what is mended on the spot if anything may be."""
+    if not world.call.policy.recoveries:
+        return 1
     return 1 + world.call.policy.recoveries + sum(mends(world, route) for route in world.call.routes)
 
 
@@ -403,8 +414,8 @@ def test_time_and_requests_are_what_is_declared(world: World) -> None:
 
 @given(worlds(anything), st.sampled_from([0.0, 5.0, 700.0]))
 def test_the_next_call_is_bounded_likewise(world: World, later: float) -> None:
-    """What the process remembers of the call before (budgets, breakers, what is parked) changes the order of the
-    routes and never adds to what a call may cost."""
+    """What the process remembers of the call before (budgets, breakers, what is parked) changes the order of
+    the routes and never adds to what a call may cost."""
     now = [0.0]
     origins = Origins(lambda: now[0])
     first = run(world, origins)
@@ -416,8 +427,8 @@ def test_the_next_call_is_bounded_likewise(world: World, later: float) -> None:
 
 @given(worlds(dead))
 def test_each_route_may_be_silent_for_its_part(world: World) -> None:
-    """With n routes, none of which says a word, each that is asked has its n-th part of the time from the moment
-    the call turned to it, queueing and renewing included; less only if its own clock says so."""
+    """With n routes, none of which says a word, each that is asked has its n-th part of the time from the
+    moment the call turned to it, queueing and renewing included; less only if its own clock says so."""
     course = run(world)
     own = {route.name: route.clocks.total if route.clocks else None for route in world.call.routes}
     for name in {send.route.name for _, send in course.sends}:
@@ -430,7 +441,7 @@ def test_each_route_may_be_silent_for_its_part(world: World) -> None:
 
 @given(worlds(dead), st.integers(1, 99))
 def test_a_last_route_that_answers_within_its_part_is_heard(world: World, percent: int) -> None:
-    """However the others fail, a route on its own that answers within its part of the time answers the call."""
+    """However the others fail, a route of its own that answers within its part of the time is heard."""
     call, number = world.call, len(world.call.routes) + 1
     last = Route("http://last.localhost:1/v1", "m", "chat", Secret("another-key"), "last")
     patient = Timeouts(total=world.total, first=world.total, idle=world.total, connect=world.total)
@@ -459,3 +470,41 @@ def test_what_shares_the_failure_is_not_asked(world: World) -> None:
 
 
 KEYS = {Secret("key-one"), Secret("key-two")}
+
+
+def test_what_is_mended_is_no_try() -> None:
+    """A route that rejected a field twice and its key once still has its one retry after a 503."""
+    route = Route("http://h.localhost:1/v1", "m", "chat", Secret("key-one"), "r", credential=Key(0.5, True))
+    request = Request(({"role": "user", "content": "hi"},), params=PARAMS)
+    rejected = [*DROPS[:2], rejection(401, "no", "token_expired"), rejection(503, "later")]
+    habits = (*(Habit("rejects", rejects=each) for each in rejected), Habit("whole"))
+    course = run(World(Call(request, (route,), Timeouts(total=60.0), Policy(tries=2)), {"r": habits}))
+    assert course.reply is not None
+    ends = [attempt.ended for attempt in course.reply.attempts]
+    assert ends == ["parameter", "parameter", "auth", "overloaded", "complete"]
+    assert course.ended < 2.0
+
+
+def test_nothing_is_sent_again_without_recoveries() -> None:
+    """With recoveries=0 the first request is the only one, whatever could be mended."""
+    request = Request(({"role": "user", "content": "hi"},), params=PARAMS)
+    for each in (DROPS[0], rejection(401, "no", "token_expired"), rejection(402, "can only afford 1000")):
+        key = Key(0.5, True)
+        route = Route("http://h.localhost:1/v1", "m", "chat", None, "r", credential=key, guessed=True)
+        call = Call(request, (route,), policy=Policy(recoveries=0))
+        course = run(World(call, {"r": (Habit("rejects", rejects=each),)}))
+        assert len(course.sends) == 1
+        assert course.error is not None
+
+
+def test_a_wait_for_ones_turn_is_no_routes_silence() -> None:
+    """What a call waits among the calls of its task is taken from the whole, not from the first route's part."""
+    first, second = (
+        Route(f"http://{name}.localhost:1/v1", "m", "chat", None, name) for name in ("first", "second")
+    )
+    request = Request(({"role": "user", "content": "hi"},))
+    call = Call(request, (first, second), Timeouts(total=10.0), task="t", concurrency=1)
+    silent = (Habit("silent", head=NEVER),)
+    course = run(World(call, {"first": silent, "second": silent}, {"task t": 6.0}))
+    assert [(at, send.route.name) for at, send in course.sends] == [(6.0, "first"), (8.0, "second")]
+    assert course.ended == 10.0

@@ -26,7 +26,7 @@ from .policy import CompressionPolicy, History, Override, Shape, Verdict
 from .prepare import prepare
 from .prune import Pruned, prune
 from .repair import Repaired, repair
-from .tokens import counter_for
+from .tokens import counter_for, remembering
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,7 +92,7 @@ def compress(
         Cancelled: passed through from `complete`; nothing is changed.
     """
     conversation, target = load(transcript), Budget.of(budget)
-    plan = prepare(conversation, target, count=count, alternate=alternate)
+    plan = prepare(conversation, target, count=remembering(count), alternate=alternate)
     if complete is None or not plan.needed:
         return _fitted(plan, target)
     try:
@@ -113,7 +113,7 @@ async def acompress(
 ) -> Compaction:
     """`compress` for an asynchronous `complete`."""
     conversation, target = load(transcript), Budget.of(budget)
-    plan = prepare(conversation, target, count=count, alternate=alternate)
+    plan = prepare(conversation, target, count=remembering(count), alternate=alternate)
     if complete is None or not plan.needed:
         return _fitted(plan, target)
     try:

@@ -26,7 +26,7 @@ from .plan import Plan
 from .policy import COOLDOWNS, CompressionPolicy, History
 from .prepare import prepare
 from .prune import prune
-from .tokens import counter_for
+from .tokens import counter_for, remembering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -206,8 +206,7 @@ class Compactor:
                     "the compaction was abandoned, overtaken or committed before", hint="Make a new one."
                 )
             joined = _joined(compaction, state.source, messages, alternate=self._policy.alternate)
-            fallback = compaction.method == "extractive" and bool(compaction.failure)
-            state.history = state.history.committed(digest=fallback)
+            state.history = _after(state.history, compaction)
             state.made, state.source = None, ()
             return joined
 
@@ -245,13 +244,13 @@ class Compactor:
 
     def _prepared(self, source: Conversation, tokens: int | None, *, due: bool) -> Compaction | Plan:
         """What can be done without a model, or the plan to ask one about."""
-        history, threshold = self.history, self.threshold
-        total = source.count(self._count) if tokens is None else tokens
+        history, threshold, count = self.history, self.threshold, remembering(self._count)
+        total = source.count(count) if tokens is None else tokens
         shape = self._policy.shape(threshold, self._window, history)
-        plan = prepare(source, shape, count=self._count, alternate=self._policy.alternate)
+        plan = prepare(source, shape, count=count, alternate=self._policy.alternate)
         if due and total < threshold:
             notice = f"{total:,} tokens are below the threshold of {threshold:,}."
-            done = measure(source, source, "none", notice, limit=plan.limit, count=self._count)
+            done = measure(source, source, "none", notice, limit=plan.limit, count=count)
             return replace(done, failure="below")
         blocked = self._policy.blocked(history, self._clock(), threshold)
         if blocked is not None:
@@ -263,14 +262,14 @@ class Compactor:
 
     def _pruned(self, source: Conversation, shape: Shape, plan: Plan, total: int) -> Compaction | None:
         """Tool output shortened, if that is enough or all there is to do."""
-        policy = self._policy
+        policy, count = self._policy, plan.count
         if not policy.prune:
             return None
-        tail = int(shape.tail * source.chars / max(1, source.count(self._count)))
-        done = prune(source, tail=tail, least=shape.least, overshoot=shape.overshoot, count=self._count)
+        tail = int(shape.tail * source.chars / max(1, source.count(count)))
+        done = prune(source, tail=tail, least=shape.least, overshoot=shape.overshoot, count=count)
         left = total - done.tokens
         enough = done.tokens >= policy.prune_least and left <= self.threshold * policy.prune_enough
-        made = done.compaction(plan.limit, self._count)
+        made = done.compaction(plan.limit, count)
         return made if made.changed and (enough or not plan.needed) else None
 
     def _asked(self, plan: Plan, focus: str) -> Compaction:
@@ -291,6 +290,12 @@ class Compactor:
 
     def _today(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
+
+
+def _after(history: History, committed: Compaction) -> History:
+    if committed.method == "pruned":
+        return history.pruned()
+    return history.committed(digest=committed.method == "extractive" and bool(committed.failure))
 
 
 def _nobody(_: list[dict[str, str]]) -> str:

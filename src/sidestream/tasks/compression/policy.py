@@ -225,6 +225,10 @@ class History:
             self, compactions=self.compactions + 1, digests=digests, failures=failures, awaiting=True
         )
 
+    def pruned(self) -> History:
+        """After tool output was shortened and nothing else: whether it was enough shows in the next usage."""
+        return replace(self, awaiting=True)
+
     def futile(self) -> History:
         """After an attempt that found nothing to shorten."""
         return replace(self, strikes=self.strikes + 1)

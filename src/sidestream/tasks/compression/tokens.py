@@ -17,7 +17,7 @@ from .conversation import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["counter_for", "vocabulary_of"]
+__all__ = ["counter_for", "remembering", "vocabulary_of"]
 
 # Beginnings of model names, the most particular first.
 _VOCABULARIES = (
@@ -48,6 +48,11 @@ def counter_for(model: str) -> Callable[[str], int]:
     vocabulary = vocabulary_of(model)
     package = _package() if vocabulary else None
     return _counter(vocabulary).count if package is not None else estimate_tokens
+
+
+def remembering(count: Callable[[str], int]) -> Callable[[str], int]:
+    """The same counter for one compression, in which most texts are counted several times."""
+    return cache(count)
 
 
 @cache
