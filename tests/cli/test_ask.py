@@ -246,3 +246,16 @@ def test_the_key_never_shows(options: tuple[str, ...], status: int) -> None:
     assert done.code in (1, 5)
     assert CANARY not in done.out + done.err
     assert CANARY[:12] not in done.out + done.err
+
+
+def test_the_configured_clocks_count(tmp_path: Path) -> None:
+    """[defaults] holds where the command line says nothing; what it says is above them, one by one."""
+    config = tmp_path / "c.toml"
+    with Lab(plan=Plan.always(Fault.hang())) as lab:
+        config.write_text(
+            f'main = "r"\n[defaults]\nfirst = 0.1\ntries = 1\n[routes.r]\nmodel = "m"\nbase_url = "{lab.url}"\n'
+        )
+        env = {"SIDESTREAM_CONFIG": str(config)}
+        assert "timeout.first = 0.1 s" in sidestream("ask", "hi", env=env).err
+        assert "timeout.first = 0.1 s" in sidestream("ask", "hi", "--timeout", "20", env=env).err
+        assert "timeout.first = 0.2 s" in sidestream("ask", "hi", "--first", "0.2", env=env).err

@@ -373,8 +373,8 @@ def anything() -> st.SearchStrategy[Habit]:
 
 
 def mends(world: World, route: Route) -> int:
-    """What a route is asked again for at once: each field that it rejects, a limit that the account cannot pay,
-    the other wires if its own is a guess, another key."""
+    """What a route is asked again for at once: each field that it rejects, a limit that the account cannot
+    pay, the other wires if its own is a guess, another key."""
     fields = len({*world.call.request.params, *route.params})
     return fields + 1 + (2 if route.guessed else 0) + (1 if route.credential else 0)
 
@@ -498,7 +498,7 @@ def test_nothing_is_sent_again_without_recoveries() -> None:
 
 
 def test_a_wait_for_ones_turn_is_no_routes_silence() -> None:
-    """What a call waits among the calls of its task is taken from the whole, not from the first route's part."""
+    """What a call waits among the calls of its task comes off the whole, not off the first route's part."""
     first, second = (
         Route(f"http://{name}.localhost:1/v1", "m", "chat", None, name) for name in ("first", "second")
     )

@@ -313,7 +313,7 @@ def test_fields_by_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
 def test_the_built_in_limit_of_a_task_gives_way() -> None:
     """A title has 256 tokens unless somebody says otherwise, by any name."""
     with Client(routes=[Route("https://a.test/v1", "m")]) as asked:
-        assert made(asked, "title").request.params == {"max_output_tokens": 256}
+        assert made(asked, "title").request.params == {"max_output_tokens": 2048}
         assert made(asked, "title", max_tokens=9).request.params == {"max_tokens": 9}
 
 
@@ -379,7 +379,7 @@ def test_another_model_is_for_the_route_that_is_asked_first() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["main", "second", "third", "cheap", "side"]), unique=True),
+    fallbacks=st.lists(st.sampled_from(["main", "second", "third", "cheap", "side"]), unique=True),
     by_task=st.booleans(),
 )
 def test_no_fallback_is_ever_asked_for_a_model_that_is_not_its_own(

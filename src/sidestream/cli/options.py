@@ -83,7 +83,9 @@ class Endpoint:
     def _config(self) -> Config:
         """The configuration, the clocks of the command line above those of its [defaults]."""
         read = load_config()
-        named = {"timeout" if name == "total" else name: value for name, value in self.clocks.items()}
+        named: dict[str, Any] = {
+            "timeout" if name == "total" else name: value for name, value in self.clocks.items()
+        }
         return replace(read, defaults=replace(read.defaults, **named))
 
     @contextlib.contextmanager

@@ -434,7 +434,7 @@ def from_exception(error: BaseException, *, clock: str = "") -> Fault:
 def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
     """The fault a provider's error object means, wherever it stood."""
     status = status if status is not None and status >= 400 else error.status
-    kind = _by_body(error) or _by_status(status)
+    kind = _by_body(error) or _by_type(error, status) or _by_status(status)
     return Fault(
         kind,
         one_line(error.message or error.code or error.type),
@@ -517,7 +517,14 @@ def _by_body(error: ErrorInfo) -> FaultKind | None:
     for pattern, kind in PHRASES:
         if any(map(pattern.search, (error.message, error.code, error.type))):
             return kind
-    return TYPES.get(error.type.lower())
+    return None
+
+
+def _by_type(error: ErrorInfo, status: int | None) -> FaultKind | None:
+    """What a generic type says, where the status says nothing clearer: 401 and 500 with the type
+    "invalid_request_error" are seen."""
+    clear = status is not None and _by_status(status) is not K.BAD_REQUEST
+    return None if clear else TYPES.get(error.type.lower())
 
 
 def _by_status(status: int | None) -> FaultKind:

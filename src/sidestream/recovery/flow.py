@@ -282,8 +282,9 @@ class _Story:
 
     def may_renew(self, fault: Fault) -> bool:
         """Whether another key could help against this fault, and there is time to find one."""
-        in_time = self._routing.remaining(self.now) > 0
-        return fault.kind is FaultKind.AUTH and self._routing.may_renew() and in_time
+        if fault.kind is not FaultKind.AUTH or not self.call.policy.recoveries:
+            return False
+        return self._routing.may_renew() and self._routing.remaining(self.now) > 0
 
     def renew(self) -> Renew:
         return Renew(self.route, min(_RENEWAL, self._routing.turn(self.now)))

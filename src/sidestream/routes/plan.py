@@ -45,7 +45,7 @@ __all__ = ["BUILT_IN", "Choice", "Known", "Plan", "Planner"]
 # What the tasks of this library ask for, where nobody says otherwise.
 BUILT_IN: Mapping[str, TaskConfig] = {
     "compression": TaskConfig(timeout=600.0, atomic=True, empty_is_failure=True),
-    "title": TaskConfig(timeout=30.0, empty_is_failure=True, params={"max_output_tokens": 256}),
+    "title": TaskConfig(timeout=30.0, empty_is_failure=True, params={"max_output_tokens": 2048}),
     "extract": TaskConfig(timeout=120.0, empty_is_failure=True),
     "vision": TaskConfig(timeout=120.0, empty_is_failure=True),
 }
