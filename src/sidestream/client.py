@@ -107,7 +107,8 @@ class _Settings:
             self._planner = Planner.load(config, tasks=tasks, model=model)
             if in_place:
                 self._planner.main = found[0]
-        self._timeouts = self._planner.timeouts(timeout)
+        self._planner.timeouts(timeout)  # what makes no sense is said now
+        self._timeout = timeout
         self._policy = policy or self._planner.policy()
         self._limits = limits or Limits()
         self._cafile = cafile
@@ -158,7 +159,7 @@ class _Settings:
 
     def timeouts(self, task: str = "", timeout: Timeout = None) -> Timeouts:
         """The clocks of a call for that task with that `timeout=`."""
-        usual = Plan((), task=self._planner.task(task)).timeouts(self._timeouts)
+        usual = self._planner.timeouts(self._timeout, task)
         return usual if timeout is None else _timeouts(timeout, usual)
 
     def _call(

@@ -26,7 +26,11 @@ PAGES = ((), *((name,) for name in COMMANDS), ("lab", "serve"), ("lab", "faults"
 def asked(answer: object, *options: str, plan: Plan | None = None) -> int:
     with Lab(answer, plan=plan) as lab:  # type: ignore[arg-type]
         env = {"SIDESTREAM_BASE_URL": lab.url, "SIDESTREAM_MODEL": "m", "SIDESTREAM_API_KEY": CANARY}
-        command = ("compress", SAMPLE) if "compress" in options else ("ask", "hi", *options)
+        others: dict[str, tuple[object, ...]] = {
+            "compress": ("compress", SAMPLE),
+            "doctor": ("doctor", "--live"),
+        }
+        command = next((others[word] for word in options if word in others), ("ask", "hi", *options))
         return sidestream(*command, env=env).code
 
 
@@ -46,6 +50,7 @@ REASONS: dict[int, Callable[[], int]] = {
     4: lambda: asked(script.say("yes"), "--timeout", "0.1", plan=Plan.always(Fault.hang())),
     5: lambda: asked(script.error(401, "no")),
     6: lambda: asked(script.error(401, "no"), "compress"),
+    7: lambda: asked(script.error(401, "no"), "doctor"),
     141: left_by_its_reader,
 }
 ELSEWHERE = {130: "test_ctrl_c_while_waiting", 143: "test_sigterm_closes_the_connection"}

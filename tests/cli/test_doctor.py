@@ -97,7 +97,7 @@ def test_live_calls_every_route() -> None:
 
 
 def test_live_failures_are_typed_errors() -> None:
-    """A provider that says no, quoting the key: its error is shown, without the key, and the exit code is 7."""
+    """A provider that says no and quotes the key: its error is shown without it, the exit code is 7."""
 
     def answer(request: Request) -> Script:
         if request.json()["model"] == "m":

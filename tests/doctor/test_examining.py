@@ -14,6 +14,7 @@ import pytest
 
 from sidestream import AsyncClient, Client, NoRoute, Policy, Route, Secret, Timeouts, UsageError
 from sidestream.doctor import Report, RouteReport, TaskReport, examine
+from sidestream.doctor.examining import QUESTION
 from sidestream.drivers import System
 from sidestream.recovery.origins import Origins
 from sidestream.recovery.worst import worst_of
@@ -96,7 +97,7 @@ def tasks(report: Report) -> dict[str, TaskReport]:
 
 def test_every_route_is_there_once(client: Client) -> None:
     """All that is configured or would be asked has a row, a pool one for each key, whoever asks it."""
-    assert list(by_name(examine(client))) == ["work", "work#2", "local", "codex", "filed"]
+    assert list(by_name(examine(client))) == ["work", "work#2", "local", "filed", "codex"]
 
 
 def test_a_route_says_what_is_known_of_it(client: Client) -> None:
@@ -164,7 +165,7 @@ def test_a_sign_in_says_when_it_expires() -> None:
 
 
 def test_a_task_gets_what_its_calls_get(client: Client) -> None:
-    """Order, clocks and bounds of every task are those of the call it would make; what is left out says why."""
+    """Order, clocks and bounds are those of the call a task would make; what is left out says why."""
     report = examine(client)
     rows = tasks(report)
     assert list(rows) == ["", "compression", "title", "extract", "vision", "rank", "good"]
@@ -179,9 +180,7 @@ def test_a_task_gets_what_its_calls_get(client: Client) -> None:
     assert (good.worst.seconds, good.worst.attempts) == (40, 4)
     for name, row in rows.items():
         if row.worst is not None and name != "vision":
-            call = client._call(
-                "Answer with one word: hello.", "", (), Choice(name), None, None, {}, live=False
-            )
+            call = client._call(QUESTION, "", (), Choice(name), None, None, {}, live=False)
             assert row.worst == worst_of(call)
             assert set(row.routes) == {route.name for route in call.routes}
 

@@ -77,12 +77,13 @@ def cells(*texts: str) -> str:
 
 
 class Class(Strict):
-    """A group of the ancestor's test classes: what it proves, and which tests here do. Without any, `none`
-    says why."""
+    """A group of the ancestor's test classes: what it proves, and which tests and field cases do so here.
+    Without any, `none` says why."""
 
     names: tuple[str, ...]
     proves: str
     tests: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
     none: str = ""
     note: str = ""
 
@@ -105,8 +106,9 @@ def ancestor_page() -> str:
 
 def class_row(group: Class) -> str:
     """One line of its table."""
-    here = [f"`{test}`" for test in group.tests] or [f"none: {group.none}"]
-    return cells(", ".join(group.names), group.proves, "<br>".join([*here, *filter(None, [group.note])]))
+    here = [*(f"`{test}`" for test in group.tests), *(f"case `{name}`" for name in group.cases)]
+    told = [f"none: {group.none}" if group.none else "", group.note]
+    return cells(", ".join(group.names), group.proves, "<br>".join([*here, *filter(None, told)]))
 
 
 def link(source: str) -> str:

@@ -29,6 +29,8 @@ BEGINNINGS = ("send", "restart")
 # A server may notice a close and the next request in one turn of its loop, in either order.
 SAME_TURN = 0.02
 # The numbers of the list that the cases come from, with its gaps.
+# Classes in the list of the ancestor's tests.
+CLASSES = 65
 GAPS = {7, 17, 25, 30, 45, 60, 63, 66}
 NUMBERS = {*range(1, 74)} - GAPS
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +83,14 @@ def test_every_named_test_exists() -> None:
     named = [name for case in ALL.values() for name in (case.test, *case.also) if "::" in name]
     named += [name for row in classes() for name in row.tests]
     assert [name for name in named if not exists(name)] == []
+    assert [name for row in classes() for name in row.cases if name not in ALL] == []
+
+
+def test_every_class_of_the_ancestor_has_a_counterpart_or_a_reason() -> None:
+    """A row names tests, or says why there are none; no class is in two rows."""
+    assert [row.names for row in classes() if bool(row.tests or row.cases) == bool(row.none)] == []
+    names = [name for row in classes() for name in row.names]
+    assert len(names) == len(set(names)) == CLASSES
 
 
 def exists(name: str) -> bool:

@@ -2,8 +2,8 @@
 
 The flow is driven by hand in a world of plain values: time is a number, a route a list of habits. Three sums
 are checked for every call. Its time never exceeds the declared total, whatever is silent, slow, queued for or
-renewed. Its requests never exceed the declared attempts (`at_most` is the bound). And while nobody says
-anything, each route that is asked may be silent for at least its part of the total, the last one included.
+renewed. Its requests never exceed the declared attempts: the first, each recovery, and what is mended
+on the spot (`worst_of` is the bound of a call, `mends` that of a route). And while nobody says anything, each route that is asked may be silent for at least its part of the total, the last one included.
 """
 
 import math
@@ -21,6 +21,7 @@ from sidestream.recovery.flow import Broke, Call, Ended, Outcome, Rejected, Send
 from sidestream.recovery.origins import Origins
 from sidestream.recovery.policy import Policy
 from sidestream.recovery.queues import Place, Queues
+from sidestream.recovery.worst import worst_of
 from sidestream.reply import Reply
 from sidestream.route import Route, RouteClocks, Secret
 from sidestream.wire.events import Recovering
@@ -379,13 +380,6 @@ def mends(world: World, route: Route) -> int:
     return fields + 1 + (2 if route.guessed else 0) + (1 if route.credential else 0)
 
 
-def at_most(world: World) -> int:
-    """The declared attempts: the first, each recovery, and what is mended on the spot if anything may be."""
-    if not world.call.policy.recoveries:
-        return 1
-    return 1 + world.call.policy.recoveries + sum(mends(world, route) for route in world.call.routes)
-
-
 def check_time(world: World, course: Course) -> None:
     assert course.ended <= world.total + EXACT
     assert all(at < world.total for at, _ in course.sends)
@@ -394,7 +388,7 @@ def check_time(world: World, course: Course) -> None:
 def check_requests(world: World, course: Course) -> None:
     policy = world.call.policy
     assert len(course.tells) <= policy.recoveries
-    assert len(course.sends) <= at_most(world)
+    assert len(course.sends) <= worst_of(world.call).requests
     for route in world.call.routes:
         times = course.to(route.name)
         if all(habit.silent for habit in world.habits[route.name]):

@@ -125,11 +125,12 @@ def test_the_bound_is_reached() -> None:
 
 
 def test_what_is_somebody_elses_is_not_mended() -> None:
-    """With no recoveries allowed, nothing but the key is tried again."""
+    """With no recoveries allowed, nothing is tried again, not even another key."""
     one = route(0, guessed=True, credential=Keys())
     call = Call(REQUEST, (one, route(1)), policy=Policy(recoveries=0))
-    assert worst_of(call) == Worst(1800.0, 1, 1)
-    assert len(play(call, [NOTHING_THERE]).sends) == 1
+    assert worst_of(call) == Worst(1800.0, 1, 0)
+    for rejection in (NOTHING_THERE, UNAUTHORIZED, CAN_AFFORD, rejecting("temperature")):
+        assert len(play(call, [rejection]).sends) == 1
 
 
 PLAYS: dict[str, Play] = {

@@ -674,3 +674,17 @@ def test_prices_of_a_route_are_its_own() -> None:
     """They follow it into the plan."""
     text = table("main", prices={"input": 1, "output": 2})
     assert planner('main = "main"\n' + text).plan(Choice()).routes[0].prices == Prices(1, 2)
+
+
+def test_a_programs_own_clock_beats_this_librarys_and_gives_way_to_the_tasks() -> None:
+    """Whoever says `Client(timeout=30)` means side tasks, too, unless somebody speaks of the task itself."""
+    assert planner().timeouts(None, "compression").total == BUILT_IN["compression"].timeout
+    assert planner().timeouts(30, "compression").total == 30
+    assert planner("[tasks.compression]\ntimeout = 45\n").timeouts(30, "compression").total == 45
+    assert planner(tasks={"compression": TaskConfig(timeout=50)}).timeouts(30, "compression").total == 50
+
+
+def test_a_program_adds_to_a_task_of_this_library() -> None:
+    """What it says wins; what it leaves open stays as it was."""
+    task = planner(tasks={"title": TaskConfig(timeout=5)}).task("title")
+    assert (task.timeout, task.empty_is_failure) == (5, True)

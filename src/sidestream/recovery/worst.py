@@ -52,8 +52,10 @@ def worst_of(call: Call) -> Worst:
 
 def _mending(route: Route, call: Call) -> int:
     """How often this route is asked again at once, at most."""
+    if not call.policy.recoveries:
+        return 0
     renewals = 1 if route.credential is not None else 0
-    if not call.policy.recoveries or call.original is not None:
+    if call.original is not None:
         return renewals
     fields = {*call.request.params, *route.params, "max_output_tokens"}  # the last for one smaller limit
     other_wires = len(get_args(Wire)) - 1 if route.guessed else 0

@@ -85,14 +85,8 @@ class Plan:
     skipped: tuple[str, ...] = ()
     task: TaskConfig = field(default_factory=TaskConfig)
 
-    def timeouts(self, given: Timeouts) -> Timeouts:
-        """The call's clocks: the task's where it says some, else those given."""
-        task = self.task
-        said = {"total": task.timeout, "first": task.first, "idle": task.idle, "connect": task.connect}
-        return replace(given, **{name: value for name, value in said.items() if value is not None})
-
     def policy(self, given: Policy) -> Policy:
-        """The call's limits, likewise."""
+        """The call's limits: the task's where it says some, else those given."""
         said = {name: getattr(self.task, name) for name in ("tries", "recoveries", "max_cost")}
         return replace(given, **{name: value for name, value in said.items() if value is not None})
 
@@ -156,7 +150,7 @@ class Planner:
         self.config = Config() if config is None else config
         self.main: Route | str | None = None
         self._why_none: NoRoute | None = None
-        self._tasks = {**BUILT_IN, **(tasks or {})}
+        self._own_tasks = dict(tasks or {})
         self._sign_ins: dict[str, Credential] = {}
         self._facts: dict[int, tuple[Route, Route]] = {}
         self._candidates_of: dict[str, list[_Candidate]] = {}
@@ -179,7 +173,7 @@ class Planner:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The names of all tasks."""
-        return tuple({**self._tasks, **self.config.tasks})
+        return tuple({**BUILT_IN, **self._own_tasks, **self.config.tasks})
 
     def task(self, name: str) -> TaskConfig:
         """What a task says, the configuration over the program.
@@ -193,14 +187,19 @@ class Planner:
             near = get_close_matches(name, self.tasks, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"make a table [tasks.{name}], or pass tasks="
             raise UsageError(f"there is no task {name!r}", hint=hint)
-        return _over(self._tasks.get(name, _NO_TASK), self.config.tasks.get(name, _NO_TASK))
+        return _over(BUILT_IN.get(name, _NO_TASK), self._said_of(name))
 
-    def timeouts(self, said: Timeouts | float | None) -> Timeouts:
-        """A program's own clocks over those of [defaults]; a number is the total."""
-        if isinstance(said, Timeouts):
-            return said
-        usual = Plan((), task=self._low()).timeouts(Timeouts())
-        return usual if said is None else replace(usual, total=said)
+    def _said_of(self, name: str) -> TaskConfig:
+        """What the program and the configuration say of a task."""
+        return _over(self._own_tasks.get(name, _NO_TASK), self.config.tasks.get(name, _NO_TASK))
+
+    def timeouts(self, said: Timeouts | float | None, task: str = "") -> Timeouts:
+        """The clocks of a task's calls: those of [defaults], of this library's tasks, the program's own
+        (`said`, a number is the total), and of what is said of the task. Later ones win."""
+        clocks = _clocks(BUILT_IN.get(task, _NO_TASK), _clocks(self._low(), Timeouts()))
+        if said is not None:
+            clocks = said if isinstance(said, Timeouts) else replace(clocks, total=said)
+        return _clocks(self._said_of(task), clocks)
 
     def policy(self) -> Policy:
         """The limits of [defaults]."""
@@ -405,9 +404,11 @@ class Planner:
             "clocks": None if clocks == RouteClocks() else clocks,
         }
         model = said.model or ""
+        if not url and owner is not None:
+            raise ConfigError(
+                f"route {name}: {owner.name} has no endpoint of its own", hint="say its base_url"
+            )
         try:
-            if not url and owner is not None:
-                raise ConfigError(f"{owner.name} has no endpoint of its own", hint="say its base_url")
             found = speaks(url or "", model, said.wire, of=owner)
             return Route(found.base_url, model, found.wire, guessed=not found.sure, **more)
         except ConfigError as error:
@@ -468,6 +469,12 @@ class Planner:
                 self._facts.clear()
             self._facts[id(given)] = given, route
         return route
+
+
+def _clocks(task: TaskConfig, usual: Timeouts) -> Timeouts:
+    """The usual clocks, and what a task says of them."""
+    said = {"total": task.timeout, "first": task.first, "idle": task.idle, "connect": task.connect}
+    return replace(usual, **{name: value for name, value in said.items() if value is not None})
 
 
 def _over(below: TaskConfig, above: TaskConfig) -> TaskConfig:
