@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import sidestream
-from sidestream import AsyncClient, AsyncReplyStream, Client, ReplyStream, Route, Secret
+from sidestream import AsyncClient, AsyncReplyStream, Client, ReplyStream, Route, Secret, doctor, tasks
 
 TESTS = Path(__file__).parent
 SRC = TESTS.parent / "src" / "sidestream"
@@ -284,6 +284,15 @@ def test_sync_and_async_have_the_same_methods(sync: type, twin: type) -> None:
     assert properties(sync) == properties(twin)
     if sync is Client:
         assert inspect.signature(sync) == inspect.signature(twin)
+
+
+@pytest.mark.parametrize("name", ["title", "extract", "describe", "check", "compress"])
+def test_a_function_and_its_async_twin_take_the_same(name: str) -> None:
+    """What a task, the doctor and compression take is the same for both clients."""
+    home: Any = tasks if name in tasks.__all__ else doctor if name in doctor.__all__ else sidestream
+    pair = [inspect.signature(getattr(home, which)).parameters.values() for which in (name, f"a{name}")]
+    one, other = ([(p.name, p.kind, p.default) for p in parameters] for parameters in pair)
+    assert one == other
 
 
 def properties(cls: type) -> set[str]:

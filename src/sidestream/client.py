@@ -96,17 +96,12 @@ class _Settings:
             raise UsageError("pass either routes= or a single route's arguments, not both")
         if routes is not None and config is not None:
             raise UsageError("pass either routes= or config=, not both")
+        found: tuple[Route, ...] = ()
         if in_place:
             found = routes_from_environment(
                 base_url, api_key, model, wire, continuation=continuation, insecure=insecure
             )
-            routes = found if config is None else None
-        if routes is not None:
-            self._planner = Planner(routes=routes, tasks=tasks)
-        else:
-            self._planner = Planner.load(config, tasks=tasks, model=model)
-            if in_place:
-                self._planner.main = found[0]
+        self._planner = _planner(found, routes, config, tasks, model)
         self._planner.timeouts(timeout)  # what makes no sense is said now
         self._timeout = timeout
         self._policy = policy or self._planner.policy()
@@ -207,6 +202,22 @@ class _Settings:
         if atomic is None:
             atomic = bool(self._planner.task(task or "").atomic)
         return Orders(cancel, atomic, notify, self._observers)
+
+
+def _planner(
+    in_place: tuple[Route, ...],
+    routes: Iterable[Route] | None,
+    config: Config | str | os.PathLike[str] | None,
+    tasks: Mapping[str, TaskConfig] | None,
+    model: str | None,
+) -> Planner:
+    """Routes that were given are all there is; beside a configuration, one that was given is the main one."""
+    if routes is not None or (in_place and config is None):
+        return Planner(routes=in_place if routes is None else routes, tasks=tasks)
+    planner = Planner.load(config, tasks=tasks, model=model)
+    if in_place:
+        planner.main = in_place[0]
+    return planner
 
 
 def _timeouts(given: Timeouts | float, usual: Timeouts) -> Timeouts:

@@ -253,9 +253,8 @@ def test_the_configured_clocks_count(tmp_path: Path) -> None:
     """[defaults] holds where the command line says nothing; what it says is above them, one by one."""
     config = tmp_path / "c.toml"
     with Lab(plan=Plan.always(Fault.hang())) as lab:
-        config.write_text(
-            f'main = "r"\n[defaults]\nfirst = 0.1\ntries = 1\n[routes.r]\nmodel = "m"\nbase_url = "{lab.url}"\n'
-        )
+        lines = ['main = "r"', "[defaults]", "first = 0.1", "tries = 1", "[routes.r]", 'model = "m"']
+        config.write_text("\n".join([*lines, f'base_url = "{lab.url}"\n']))
         env = {"SIDESTREAM_CONFIG": str(config)}
         assert "timeout.first = 0.1 s" in sidestream("ask", "hi", env=env).err
         assert "timeout.first = 0.1 s" in sidestream("ask", "hi", "--timeout", "20", env=env).err

@@ -2,8 +2,9 @@
 
 The flow is driven by hand in a world of plain values: time is a number, a route a list of habits. Three sums
 are checked for every call. Its time never exceeds the declared total, whatever is silent, slow, queued for or
-renewed. Its requests never exceed the declared attempts: the first, each recovery, and what is mended
-on the spot (`worst_of` is the bound of a call, `mends` that of a route). And while nobody says anything, each route that is asked may be silent for at least its part of the total, the last one included.
+renewed. Its requests never exceed the declared attempts: the first, each recovery, and what is mended on the
+spot (`worst_of` is the bound of a call, `mends` that of a route). And while nobody says anything, each route
+that is asked may be silent for at least its part of the total, the last one included.
 """
 
 import math
