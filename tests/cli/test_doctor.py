@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CANARY, ROOT, Done, sidestream
+from commands import CANARY, ROOT, Done, process, sidestream
 
+from sidestream.cli.doctor import _health, _key
 from sidestream.doctor import Health, Key, Live, Report, RouteReport, TaskReport
 from sidestream.lab import Fault, Lab, Plan, Request, Script, script
+from sidestream.recovery.origins import BreakerState, Learned
 from sidestream.recovery.worst import Worst
 
 CONFIG = """
@@ -49,12 +53,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def doctor(*arguments: str, url: str = "http://127.0.0.1:9/v1", key: str = CANARY, **more: str) -> Done:
+def doctor(
+    *arguments: str, url: str = "http://127.0.0.1:9/v1", key: str = CANARY, more: str = "", **variables: str
+) -> Done:
     """The command with that configuration; whatever it says, it says no key."""
     Path("key").write_text(key)
     Path("key").chmod(0o600)
-    Path("c.toml").write_text(CONFIG.format(url=url, canary=CANARY, file=Path("key").absolute()))
-    env = {"SIDESTREAM_CONFIG": str(Path("c.toml").absolute()), "WORK_KEY": key, **more}
+    Path("c.toml").write_text(CONFIG.format(url=url, canary=CANARY, file=Path("key").absolute()) + more)
+    env = {"SIDESTREAM_CONFIG": str(Path("c.toml").absolute()), "WORK_KEY": key, **variables}
     done = sidestream("doctor", *arguments, env=env)
     assert CANARY not in done.out + done.err
     return done
@@ -82,6 +88,43 @@ def test_what_is_wrong_is_said_and_ends_with_its_code() -> None:
     assert "✗          WORK_KEY is not set (put the key there: export WORK_KEY=…)" in done.out
     assert "left out: work: WORK_KEY is not set\n" in done.out
     assert "cannot be used: work" in done.err
+
+
+def test_a_task_without_a_route_is_said() -> None:
+    """A task that is tied to a route without a key has none: that is said below the table, with code 7."""
+    text = '\n[routes.mine]\nsign_in = "codex"\nmodel = "g"\n[tasks.rank]\nroute = "mine"\nonly = true\n'
+    done = doctor(more=text)
+    assert done.code == 7
+    assert re.search(r"^rank +✗ nothing +- +- +-$", done.out, re.MULTILINE)
+    assert "✗ rank: no route for task rank can be asked: mine: nobody is signed in" in done.out
+    assert "without a route: rank" in done.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-1, "has expired: the next call renews it"),
+        (59, "is renewed in 0 min"),
+        (3_700, "is renewed in 1 h 1 min"),
+        (200_000, "is renewed in 2 d 7 h"),
+    ],
+)
+def test_when_a_key_expires_is_said_in_words(seconds: float, said: str) -> None:
+    """The moment of renewal is a span from now."""
+    assert _key(Key("vault", "signed in", 1000.0 + seconds, "open to others"), 1000.0) == (
+        f"vault (signed in, {said}; open to others)"
+    )
+
+
+def test_health_is_said_in_words() -> None:
+    """An open breaker, a parked key and what was learned are one line; without any of them there is none."""
+    breaker = BreakerState("m", "open", "5 attempts in a row brought nothing", 4.0)
+    learned = (Learned("m", "no seed", "rejected"),)
+    assert _health(Health(breaker, "no money", 60.0, learned)) == (
+        "the breaker is open: 5 attempts in a row brought nothing; asked last for 60 s: no money; "
+        "learned: no seed (rejected)"
+    )
+    assert _health(Health(BreakerState("m", "closed", "", 0.0))) == ""
 
 
 def test_live_calls_every_route() -> None:
@@ -208,3 +251,20 @@ def test_a_terminal_obeys_nothing_of_it() -> None:
         done = doctor("--live", url=lab.url)
     assert done.code == 7
     assert "\x1b" not in done.out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent another way there")
+def test_ctrl_c_ends_every_call() -> None:
+    """Stopped while several routes are silent, the command closes all its connections and ends with 130."""
+    with Lab(plan=Plan.always(Fault.hang())) as lab:
+        env = {"SIDESTREAM_CONFIG": "", "SIDESTREAM_BASE_URL": lab.url, "SIDESTREAM_MODEL": "m"}
+        spare = {"SIDESTREAM_FALLBACK_BASE_URL": lab.url, "SIDESTREAM_FALLBACK_MODEL": "f"}
+        wires = {"SIDESTREAM_WIRE": "chat", "SIDESTREAM_FALLBACK_WIRE": "chat"}
+        with process("doctor", "--live", "--timeout", "600", env={**env, **spare, **wires}) as child:
+            lab.wait_request(1, 30)
+            child.send_signal(signal.SIGINT)
+            _, err = child.communicate(timeout=30)
+        assert child.returncode == 130
+        assert err.split() == ["stopped"]
+        for number in range(2):
+            assert lab.wait_closed(number).ended_by == "client"

@@ -158,6 +158,8 @@ ANSWERS: list[tuple[int, Any, FaultKind]] = [
     (429, {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}, K.QUOTA),
     (401, {"error": {"code": 401, "message": "m", "type": "AuthenticationError"}}, K.AUTH),
     (403, {"code": "unauthenticated:bad-credentials", "error": "The OAuth2 token is not valid"}, K.AUTH),
+    (400, {"error": {"code": "1210", "message": "API 调用参数有误"}}, K.PARAMETER),
+    (429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, K.QUOTA),
     (422, {"detail": [{"loc": ["body", "response_format"], "msg": "str type expected"}]}, K.PARAMETER),
     (422, {"detail": [{"loc": ["body", "messages", 0], "msg": "str type expected"}]}, K.BAD_REQUEST),
     (500, {"error": {"message": "m", "type": "server_error"}}, K.SERVER),
@@ -288,6 +290,12 @@ def test_rejected_parameter_is_named(message: str, param: str) -> None:
     """Where the provider gives no `param`, its name is read from the message."""
     fault = from_rejection(400, {}, json.dumps({"error": {"message": message}}).encode())
     assert (fault.kind, fault.param) == (K.PARAMETER, param)
+
+
+def test_a_code_that_means_one_field_names_it() -> None:
+    """Z.AI says 1210 for an output limit that it does not take, without naming it."""
+    body = json.dumps({"error": {"code": "1210", "message": "API 调用参数有误"}}).encode()
+    assert from_rejection(400, {}, body).param == "max_tokens"
 
 
 # The tables are whole.

@@ -163,6 +163,20 @@ def test_a_long_conversation_is_shown_by_its_beginning_and_its_last_words() -> N
     assert len(question.input) < 12_000
 
 
+def test_an_image_without_words_is_mentioned() -> None:
+    """A conversation that begins with a picture has a beginning, and no picture travels for its title."""
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    question = next(_talk(TaskConfig(), [{"role": "user", "content": [part]}], "", 80))
+    assert "User: [an image]" in question.input
+    assert "base64" not in question.input
+
+
+def test_a_title_of_no_length_is_the_callers_mistake() -> None:
+    """A length below one is refused."""
+    with pytest.raises(UsageError, match="0 characters"):
+        next(_talk(TaskConfig(), TALK, "", 0))
+
+
 @pytest.mark.parametrize("messages", [[], [{"role": "user", "content": ""}], [{"role": "nobody"}], 7])
 def test_nothing_to_name_is_the_callers_mistake(messages: Any) -> None:
     """Without a word of anybody, or with nonsense, nothing is asked."""

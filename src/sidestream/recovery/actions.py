@@ -115,11 +115,12 @@ class Broke:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The answer was not a 2xx. Header names are lower case; the body may be cut short."""
+    """The answer was not a 2xx. Header names are lower case; the body may be cut short. Neither shows in a
+    repr: some providers quote the credential."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     at: float
 
 

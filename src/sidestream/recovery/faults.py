@@ -172,6 +172,7 @@ CODES: dict[str, FaultKind] = {
             "quota_exceeded",
             "insufficient_balance",
             "balance_depleted",
+            "1113",  # Z.AI: no balance, no resource package
         ),
         K.QUOTA,
     ),
@@ -268,6 +269,7 @@ CODES: dict[str, FaultKind] = {
             "unsupported_value",
             "invalid_parameter",
             "compile_grammar_error",
+            "1210",  # Z.AI: see _PARAMS
         ),
         K.PARAMETER,
     ),
@@ -405,6 +407,8 @@ _PARAMETER = re.compile(
     rf"|\b({_FIELD})\b",
     re.IGNORECASE,
 )
+# Codes that mean one field and do not name it.
+_PARAMS = {"1210": "max_tokens"}
 _SCHEMA_FIELD = re.compile(_SCHEMA, re.IGNORECASE)
 # What says that this model reads no images: another may.
 _BLIND = re.compile(
@@ -536,6 +540,8 @@ def _by_status(status: int | None) -> FaultKind:
 def _param(error: ErrorInfo) -> str:
     if error.param:
         return error.param
+    if error.code in _PARAMS:
+        return _PARAMS[error.code]
     if _SCHEMA_FIELD.search(f"{error.message} {error.code}"):
         return "response_format"
     found = _PARAMETER.search(error.message)

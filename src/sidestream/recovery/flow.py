@@ -293,7 +293,7 @@ class _Story:
         """Book what came of a renewal; whether there is another key."""
         self.now = outcome.at
         came = outcome if isinstance(outcome, Renewed) else Renewed(None, "", outcome.at)
-        self._routing.renewed(came.route, self.route.without_credentials(came.why))
+        self._routing.renewed(came.route, self._routing.without_credentials(came.why))
         return came.route is not None
 
     def not_renewed(self, fault: Fault) -> Fault:
@@ -511,7 +511,7 @@ class _Story:
             self._trunk = exchange.assembler
             self.book(action, "", step, outcome, ended=reply.status)
             return self._with_ledger(reply, exchange.assembler)
-        plain = action.route.without_credentials
+        plain = self._routing.without_credentials
         fault = replace(
             fault,
             detail=plain(fault.detail),
@@ -584,7 +584,7 @@ class _Story:
             ended=ended or word,
             detail=detail,
             status=fault.status if fault and fault.status is not None else 200 if exchange.answered else None,
-            request_id=exchange.request_id,
+            request_id=self._routing.without_credentials(exchange.request_id),
             seconds=outcome.at - self.now,
             first=exchange.first_at - self.now if exchange.first_at is not None else None,
             events=exchange.events,

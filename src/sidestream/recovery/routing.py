@@ -246,6 +246,12 @@ class Routing:
         """Why the current route's key could not be renewed, "" if that was not tried or worked."""
         return self._renewals.get(self.at, "")
 
+    def without_credentials(self, text: str) -> str:
+        """The text with the credentials of all routes of this call blanked, replaced ones included."""
+        for route in (*self.routes, *self._before.values()):
+            text = route.without_credentials(text)
+        return text
+
     # What the next calls should know.
 
     def remember(self, fault: Fault) -> None:

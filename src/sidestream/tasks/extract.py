@@ -118,7 +118,7 @@ def _talk(said: TaskConfig, source: Messages, shape: Shape, instructions: str) -
     except ValueError as error:
         problem = str(error)
     more = [
-        {"role": "assistant", "content": reply.text},
+        {"role": "assistant", "content": reply.text or "(nothing)"},
         {"role": "user", "content": _AGAIN.format(problem=problem)},
     ]
     second = yield Question([*messages, *more], words, params, because=problem)
