@@ -106,7 +106,7 @@ class Course:
     """How a call went."""
 
     sends: list[tuple[float, Send]] = field(default_factory=list)
-    tells: list[tuple[float, Recovering]] = field(default_factory=list)
+    tells: list[tuple[float, int, Recovering]] = field(default_factory=list)  # when, after how many requests
     turn: float = 0.0  # when the call's own turn had come
     ended: float = 0.0
     reply: Reply | None = None
@@ -118,7 +118,8 @@ class Course:
     def began(self, name: str) -> float:
         """When the call turned to a route."""
         return next(
-            (at for at, told in self.tells if told.rung == "reroute" and told.next_route == name), self.turn
+            (at for at, _, told in self.tells if told.rung == "reroute" and told.next_route == name),
+            self.turn,
         )
 
 
@@ -160,7 +161,7 @@ def run(world: World, origins: Origins | None = None, since: float = 0.0) -> Cou
                     course.turn = outcome.at
             else:
                 if isinstance(action, Tell):
-                    course.tells.append((now[0], action.notice))
+                    course.tells.append((now[0], len(course.sends), action.notice))
                 outcome = Woke(now[0])
             now[0] = outcome.at
     except StopIteration as end:
@@ -455,12 +456,12 @@ def test_what_shares_the_failure_is_not_asked(world: World) -> None:
     kinds = {kind.word: kind for kind in K}
     named_ = {route.name: route for route in world.call.routes}
     course = run(world)
-    for when, told in course.tells:
+    for _, asked, told in course.tells:
         if told.rung != "reroute" or told.fault == "withheld":  # whose queue is full has not failed
             continue
         scope = kinds[told.fault].scope
         gone = named_[told.route].part(scope)
-        later = [named_[send.route.name] for at, send in course.sends if at > when]
+        later = [named_[send.route.name] for _, send in course.sends[asked:]]
         assert all(route.part(scope) != gone for route in later)
 
 

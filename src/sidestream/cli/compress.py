@@ -82,8 +82,10 @@ def compress(
     The output has the same format.
     """
     story = Story(quiet or json)
-    if sum(each is not None for each in (ratio, tokens, window)) > 1:
-        raise UsageError("--ratio, --tokens and --window are different targets", hint="give one of them")
+    targets = {"--ratio": ratio, "--tokens": tokens, "--window": window}
+    given = [name for name, value in targets.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are different targets", hint="give one of them")
     budget = Budget(tokens=tokens) if tokens is not None else Budget(ratio=ratio or _RATIO)
     hint = "give a conversation file, for example chat messages as JSON"
     conversation = load(read_bytes(file, _LONGEST, hint))
