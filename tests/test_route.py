@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 
-from sidestream import ConfigError, Route, Secret
+from sidestream import ConfigError, Route, RouteClocks, Secret
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,18 @@ def test_a_credential_does_not_travel_in_the_clear(host: str) -> None:
     with pytest.raises(ConfigError, match="plain http"):
         Route(f"http://{host}/v1", "m", api_key=Secret("k"))
     assert Route(f"http://{host}/v1", "m", api_key=Secret("k"), insecure=True).api_key
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "X-Api-Key", "api-key", "Cookie", "X-Org-Token", "client-secret"]
+)
+def test_a_credential_in_a_header_does_not_travel_in_the_clear_either(name: str) -> None:
+    """A key is a key, wherever it stands; a header that holds none may go."""
+    with pytest.raises(ConfigError, match="plain http"):
+        Route("http://example.com/v1", "m", headers={name: "k"})
+    assert Route("http://example.com/v1", "m", headers={name: "k"}, insecure=True).headers
+    assert Route("http://127.0.0.1/v1", "m", headers={name: "k"}).headers
+    assert Route("http://example.com/v1", "m", headers={"X-Title": "app"}).headers
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "model.localhost"])
@@ -113,3 +126,85 @@ def test_the_request_carries_host_and_key() -> None:
     assert Route("https://host/v1", "m").request_headers()["Host"] == "host"
     assert Route("http://[::1]:80/v1", "m").request_headers()["Host"] == "[::1]"
     assert Route("https://host/v1", "m").origin == "https://host:443"
+
+
+def test_a_credential_that_is_cut_is_blanked_too() -> None:
+    """What is kept of a provider's words may end within it; shorter than five characters it is a word."""
+    key, header = "f00dfacecafe", "another-token"
+    route = Route("https://host/v1", "m", api_key=Secret(key), headers={"X-Token": header})
+    for secret in (key, header):
+        for length in range(len(secret) + 1):
+            told = route.without_credentials(f"bad key {secret[:length]}")
+            assert told == ("bad key ***" if length > 4 else f"bad key {secret[:length]}")
+    assert route.without_credentials(f"{key} and {header}, {key}") == "*** and ***, ***"
+    assert route.without_credentials("nothing at all") == "nothing at all"
+
+
+def test_what_routes_share() -> None:
+    """The part that a failure of each scope is about: equal where it is shared."""
+    here = Route("https://host/v1", "m", api_key=Secret("key-one"))
+    others = {
+        "model": Route("https://host/v1", "n", api_key=Secret("key-one")),
+        "key": Route("https://host/v1", "m", api_key=Secret("key-two")),
+        "wire": Route("https://host/v1", "m", "chat", api_key=Secret("key-one")),
+        "path": Route("https://host/v2", "m", api_key=Secret("key-one")),
+        "host": Route("https://other/v1", "m", api_key=Secret("key-one")),
+    }
+    shared = {
+        scope: [name for name, other in others.items() if other.part(scope) == here.part(scope)]
+        for scope in ("route", "credential", "model", "endpoint")
+    }
+    assert shared == {
+        "route": [],
+        "credential": ["model", "wire"],
+        "model": ["key"],
+        "endpoint": ["model", "key", "wire", "path"],
+    }
+
+
+def test_an_account_is_told_without_its_key() -> None:
+    """By the key, else by the headers, which may hold one; the same key elsewhere is another account."""
+    one = Route("https://host/v1", "m", api_key=Secret("key-one"), headers={"X-Title": "a"})
+    assert one.account == Route("https://host/v1", "n", api_key=Secret("key-one")).account != ""
+    assert one.account != Route("https://other/v1", "m", api_key=Secret("key-one")).account
+    first, second = (Route("https://host/v1", "m", headers={"X-Token": value}) for value in ("one", "two"))
+    assert first.account != second.account
+    assert Route("https://host/v1", "m").account == ""
+    assert "key-one" not in one.account
+
+
+@pytest.mark.parametrize(
+    "fields", [{"window": 0}, {"window": -1}, {"concurrency": 0}, {"auth": "basic"}, {"continuation": "hope"}]
+)
+def test_a_number_or_word_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+    """With what would."""
+    with pytest.raises(ConfigError) as caught:
+        Route("https://host/v1", "m", **fields)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("clock", ["total", "first", "idle", "connect"])
+def test_a_routes_clock_is_a_time(clock: str, value: float) -> None:
+    """Finite and above 0; None is what the call says."""
+    with pytest.raises(ConfigError, match=clock):
+        RouteClocks(**{clock: value})
+    assert getattr(RouteClocks(**{clock: None}), clock) is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "wire", "header", "value"),
+    [
+        ("wire", "chat", "Authorization", "Bearer k"),
+        ("wire", "messages", "x-api-key", "k"),
+        ("bearer", "messages", "Authorization", "Bearer k"),
+        ("x-api-key", "chat", "x-api-key", "k"),
+        ("api-key", "responses", "api-key", "k"),
+    ],
+)
+def test_how_a_key_is_sent(auth: Any, wire: Any, header: str, value: str) -> None:
+    """In one header, and in no other."""
+    headers = Route("https://host/v1", "m", wire, Secret("k"), auth=auth).request_headers()
+    assert {name: headers[name] for name in headers if name in ("Authorization", "x-api-key", "api-key")} == {
+        header: value
+    }

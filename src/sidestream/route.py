@@ -49,6 +49,7 @@ _PATHS: dict[str, str] = {
     "messages": "/messages",
 }
 _ANTHROPIC_VERSION = "2023-06-01"
+_KEY_NAMES = re.compile(r"(?i)authorization|cookie|key|secret|token")  # headers that hold a credential
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, 5.6.2
 
 
@@ -237,7 +238,7 @@ class Route:
             )
         if (
             url.scheme == "http"
-            and self.api_key
+            and (self.api_key or any(map(_KEY_NAMES.search, self.headers)))
             and not self.insecure
             and not is_loopback(url.hostname or "")
         ):

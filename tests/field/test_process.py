@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sidestream import (
     Policy,
     Reply,
     Route,
+    RouteClocks,
     ServerError,
     SidestreamError,
     Timeouts,
@@ -137,7 +139,9 @@ def test_case_34_task_cancelled(lab: Labs) -> None:
 def test_case_37_stall_and_the_fallback_of_the_same_turn(lab: Labs, mode: str) -> None:
     """A stalled main route never keeps a call from its fallback, in the same turn or in the next one."""
     stalling, backup = lab(plan=Plan.always(Fault.hang())), lab(script.responses_text("A summary."))
-    options = settings(stalling, backup) | {"timeout": Timeouts(total=5.0, first=0.1)}
+    options = settings(stalling, backup) | {"timeout": Timeouts(total=20.0)}
+    first, second = options["routes"]
+    options["routes"] = [replace(first, clocks=RouteClocks(first=0.1)), second]
     turns = [call(mode, options, "compress", conversation(), budget=900) for _ in range(2)]
     assert [turn.method for turn in turns] == ["summary", "summary"]
     assert all("A summary." in str(turn.messages) for turn in turns)

@@ -513,3 +513,20 @@ def test_deep_json_is_a_fault_too(depth: int) -> None:
     """Nesting as deep as the interpreter bears, or deeper, is still only an error body."""
     body = b'{"error":{"message":' + b"[" * depth + b"]" * depth + b"}}"
     assert from_rejection(500, {}, body).kind is K.SERVER
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, K.BAD_REQUEST),
+        (401, K.AUTH),
+        (402, K.QUOTA),
+        (404, K.NOT_FOUND),
+        (429, K.THROTTLED),
+        (500, K.SERVER),
+    ],
+)
+def test_a_generic_type_says_less_than_a_clear_status(status: int, kind: FaultKind) -> None:
+    """OpenAI itself answers 401 with the type "invalid_request_error" and no code."""
+    body = b'{"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": null}}'
+    assert from_rejection(status, {}, body).kind is kind

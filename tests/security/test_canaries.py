@@ -88,7 +88,7 @@ class Witness(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("httpcore2") and "receive_response_headers" in record.getMessage():
-            return  # at DEBUG httpcore2 shows what a server's headers say: docs/limits.md
+            return  # at DEBUG, httpcore2 shows what a server's headers say (SECURITY.md)
         self.saw(f"log {record.name}", self.format(record), repr(record.__dict__))
 
     def saw(self, place: str, *values: Any) -> None:

@@ -86,7 +86,7 @@ def _text(value: object) -> str:
 
 
 def _placed(value: object) -> str:
-    """The text of a validation error with the field it is about: "response_format.type: str type expected"."""
+    """The text of a validation error behind the field it is about: "response_format.type: str expected"."""
     first = mapping(value[0]) if isinstance(value, list) and value else {}
     where = first.get("loc")
     names = [str(name) for name in where if name != "body"] if isinstance(where, list) else []
