@@ -181,7 +181,11 @@ class _Settings:
         given = one_meaning(task.params, said)
         words = instructions or task.instructions or ""
         request = Request(messages, words, tuple(dict(tool) for tool in tools), given)
-        plan = self._planner.plan(choice, request)
+        nowhere: NoRoute | None = None
+        try:
+            plan = self._planner.plan(choice, request)
+        except NoRoute as error:  # the end of a call like others: whoever observes calls hears of it
+            plan, nowhere = Plan((), task=task), error
         return Call(
             request,
             plan.routes,
@@ -194,6 +198,7 @@ class _Settings:
             concurrency=task.concurrency,
             priority=1 if choice.task else 0,  # the user's own turn goes before side tasks
             skipped=plan.skipped,
+            nowhere=nowhere,
         )
 
     def _orders(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..client import AsyncClient, Client
-from ..errors import ConfigError, NoRoute
+from ..errors import ConfigError
 from ..recovery.worst import worst_of
 from ..route import Route
 from ..routes.detect import remembered
@@ -67,8 +67,10 @@ def task_report(client: AnyClient, name: str) -> TaskReport:
     report = TaskReport(name, concurrency=said.concurrency, atomic=bool(said.atomic))
     try:
         call = client._call(asked, "", (), Choice(name), None, None, {}, live=False)
-    except (NoRoute, ConfigError) as error:
+    except ConfigError as error:
         return replace(report, problem=str(error), hint=error.hint)
+    if call.nowhere is not None:
+        return replace(report, problem=str(call.nowhere), hint=call.nowhere.hint)
     order = client._system.origins.in_order(call.routes)
     return replace(
         report,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..errors import NoRoute
 from ..relay.base import Original, Relay
 from ..route import Route
 from ..wire.events import Recovering
@@ -166,6 +167,7 @@ class Call:
         concurrency: calls of that task that may be under way at once, None for any number.
         priority: who goes first where calls wait for their turn; smaller is sooner.
         skipped: routes that are configured and were left out, with why, for people.
+        nowhere: why there are no routes, if there are none.
     """
 
     request: Request
@@ -182,3 +184,4 @@ class Call:
     concurrency: int | None = None
     priority: int = 0
     skipped: tuple[str, ...] = ()
+    nowhere: NoRoute | None = None

@@ -103,7 +103,7 @@ def flow(
             reply and the ledger.
     """
     if not call.routes:
-        raise errors.NoRoute(
+        raise call.nowhere or errors.NoRoute(
             "there is no route to send the call to",
             hint="pass base_url= and model=, or set them in the environment",
         )
@@ -749,7 +749,8 @@ class _Story:
             )
         if (spent := self._spent()) and broke.may_ask_again:
             raise exhausted("cost", spent, self.route.name, broke, None, reply, attempts)
-        reasons = "; ".join(no.reason for no in refusals)
+        left_out = (f"left out: {each}" for each in self.call.skipped)
+        reasons = "; ".join([*(no.reason for no in refusals), *left_out])
         raise failed(broke, self.route.name, self.call.timeouts, reasons, reply, attempts)
 
 
