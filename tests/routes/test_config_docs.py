@@ -34,6 +34,12 @@ def test_examples_make_sense(text: str) -> None:
     assert parse(text, "example.toml").routes
 
 
+def test_the_readmes_example_makes_sense() -> None:
+    """It, too, can be copied as it stands."""
+    found = re.findall(r"^```toml\n(.*?)^```$", (PAGE.parent.parent / "README.md").read_text(), re.M | re.S)
+    assert [parse(text, "README").main for text in found] == ["openai:gpt-5-mini"]
+
+
 def test_there_are_examples() -> None:
     """An empty list would pass the test above."""
     assert len(EXAMPLES) >= 2
