@@ -36,7 +36,9 @@ def test_examples_make_sense(text: str) -> None:
 
 def test_the_readmes_example_makes_sense() -> None:
     """It, too, can be copied as it stands."""
-    found = re.findall(r"^```toml\n(.*?)^```$", (PAGE.parent.parent / "README.md").read_text(), re.M | re.S)
+    found = re.findall(
+        r"^```toml\n(.*?)^```$", (PAGE.parent.parent / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert [parse(text, "README").main for text in found] == ["openai:gpt-5-mini"]
 
 
