@@ -39,7 +39,7 @@ def test_the_readmes_example_makes_sense() -> None:
     found = re.findall(
         r"^```toml\n(.*?)^```$", (PAGE.parent.parent / "README.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    assert [parse(text, "README").main for text in found] == ["openai:gpt-5-mini"]
+    assert [parse(each, "README").main for each in found] == ["openai:gpt-5-mini"]
 
 
 def test_there_are_examples() -> None:
