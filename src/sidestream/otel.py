@@ -58,6 +58,7 @@ NAMES: dict[str, str | tuple[str, str]] = {
     "error": "error.type",
     "http_status": "http.response.status_code",
     # attributes of our own
+    "task": "sidestream.task",
     "status": "sidestream.status",
     "attempts": "sidestream.attempts",
     "rungs": "sidestream.rungs",
@@ -242,6 +243,7 @@ def _attributes(record: CallRecord) -> dict[str, Value]:
         "host": record.host,
         "port": record.port or None,
         "error": record.error,
+        "task": record.task,
         "ended": record.ended,
         "status": record.status,
         "attempts": len(record.attempts),

@@ -60,6 +60,7 @@ class CallRecord:
 
     Attributes:
         route, host, port, provider, model: the main route, which was asked first.
+        task: the side task it was for, "" for none.
         live: whether the caller read along.
         ended: "complete", "incomplete" (a token limit), "failed", "cancelled" (any stop from outside, Ctrl-C
             included) or "abandoned" (a stream closed before its end).
@@ -103,6 +104,7 @@ class CallRecord:
     error: str = ""
     fault: str = ""
     budget: str = ""
+    task: str = ""
 
     @property
     def first(self) -> float | None:
@@ -337,6 +339,7 @@ def _asked(call: Call) -> dict[str, Any]:
         "provider": _provider(main.host) if main else "",
         "model": main.model if main else "",
         "live": call.live,
+        "task": call.task,
         "max_tokens": max_tokens,
         "temperature": _float(params.get("temperature")),
         "top_p": _float(params.get("top_p")),

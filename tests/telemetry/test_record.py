@@ -356,6 +356,15 @@ def test_a_settled_answer_is_recovered() -> None:
     assert (record.recovered, record.rungs) == (True, ("settle",))
 
 
+def test_a_record_names_its_task() -> None:
+    """Who pays can see which side task it was for."""
+    told: list[CallRecord] = []
+    with Lab(script.say(TEXT)) as lab, Client(lab.url, model="m", observe=told.append) as client:
+        client.complete("hi", task="title")
+        client.complete("hi")
+    assert [record.task for record in told] == ["title", ""]
+
+
 def test_a_call_without_a_route() -> None:
     """Even a call that had nowhere to go leaves a record."""
     told: list[CallRecord] = []
