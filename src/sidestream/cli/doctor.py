@@ -158,7 +158,7 @@ def _health(health: Health) -> str:
 
 
 def _live(live: Live) -> Iterator[tuple[str, str]]:
-    yield "asked", live.found
+    yield "probe", live.found
     if not live.ok:
         yield "✗ live", f"{live.error}: {live.message}{f' ({live.hint})' if live.hint else ''}"
         return
