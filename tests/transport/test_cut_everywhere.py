@@ -117,7 +117,8 @@ class Stage:
         if continues is None:
             return client
         continuation: Any = "anchor" if continues else "none"
-        return sidestream.wrap(client, continuation=continuation, system=patient(), observe=())
+        policy = sidestream.Policy()  # the SDKs here ask nothing again, but we do
+        return sidestream.wrap(client, policy=policy, continuation=continuation, system=patient(), observe=())
 
     def _consume(self, style: str, is_async: bool, continues: bool | None) -> Seen:
         client = self._clients(is_async, continues)
