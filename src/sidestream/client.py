@@ -185,7 +185,7 @@ class _Settings:
         try:
             plan = self._planner.plan(choice, request)
         except NoRoute as error:  # the end of a call like others: whoever observes calls hears of it
-            plan, nowhere = Plan((), task=task), error
+            plan, nowhere = Plan((), task=task), error.with_traceback(None)  # which would hold on to us
         return Call(
             request,
             plan.routes,

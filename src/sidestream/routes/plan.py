@@ -319,7 +319,7 @@ class Planner:
         try:
             return routes_from_environment(model=self._model, environ=self._environ)
         except NoRoute as error:
-            self._why_none = error
+            self._why_none = error.with_traceback(None)  # which would hold on to us
             return ()
 
     def _fallbacks(self, names: Iterable[str] | None, place: str) -> Iterator[_Candidate]:
