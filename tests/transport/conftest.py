@@ -1,7 +1,7 @@
 """SDK clients that a test leaves open are closed behind it.
 
-They are in cycles, so that their sockets may go before they do, and the warning of that would hit whichever test
-the garbage collector happens to run in.
+They are in cycles, so that their sockets may go before they do, and the warning of that would hit whichever
+test the garbage collector happens to run in.
 """
 
 from collections.abc import Iterator
