@@ -14,14 +14,14 @@ Print the actions and you have the story. Drive it with plain values to test it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import NoReturn
 
 from .. import errors
 from ..assembler import Assembler
 from ..reply import Attempt, Reply
-from ..route import Route, Scope
+from ..route import Route
 from ..wire._json import dumps, mapping
 from ..wire.events import Recovering
 from ..wire.prompt import Request, size
@@ -42,6 +42,7 @@ from .actions import (
     Tell,
     Woke,
 )
+from .admission import Admission
 from .bill import Bill, output_limit
 from .clocks import Clocks
 from .continuing import OUTPUT_LIMITS, continued, ways
@@ -49,8 +50,8 @@ from .delivery import Gate, Said
 from .ending import exhausted, failed
 from .exchange import WIRES, Exchange
 from .faults import Fault, FaultKind, one_line
-from .origins import Denied, Origins, Permit, Stream, StreamOutcome
-from .queues import Place, Queues
+from .origins import Origins, Stream, StreamOutcome
+from .queues import Queues
 from .routing import Routing
 from .rungs import No, Situation, Step, Ways, next_step
 from .splice import Splice
@@ -157,48 +158,49 @@ def _taken(story: _Story, step: Step, fault: Fault) -> _Rest:
     """Tell of a step, and wait before it."""
     story.take(step, fault)
     step = story.explained(step, fault)
-    outcome = yield Tell(story.notice(fault, step))
-    if isinstance(outcome, Stopped):
-        yield from _stop(story, outcome)
-    story.now = outcome.at
+    yield from _done(story, Tell(story.notice(fault, step)))
     return (yield from _sleep(story, step.delay, step))
 
 
 def _renew(story: _Story) -> Generator[Action, Outcome, bool]:
     """Have another key found for the route; whether there is one."""
-    outcome = yield story.renew()
-    if isinstance(outcome, Stopped):
-        yield from _stop(story, outcome)
-    return story.renewed(outcome)
+    return story.renewed((yield from _done(story, story.renew())))
 
 
 def _sleep(story: _Story, seconds: float, step: Step) -> _Rest:
     """Wait before `step`."""
     if seconds > 0:
-        outcome = yield Sleep(seconds)
-        if isinstance(outcome, Stopped):
-            yield from _stop(story, outcome)
-        story.now = outcome.at
+        yield from _done(story, Sleep(seconds))
     return step
 
 
 def _permission(story: _Story, step: Step) -> Generator[Action, Outcome, Fault | None]:
     """None once the step may be sent; waits for that within limits. The fault if it may not."""
-    for wait in story.turns():
-        outcome = yield wait
-        if isinstance(outcome, Stopped):
-            yield from _stop(story, outcome)
-        story.now = outcome.at
-    if no_turn := story.no_turn():
+    admission = story.admission
+    if wait := admission.enter_task(story.now):
+        yield from _done(story, wait)
+        story.share_anew()
+    if wait := admission.enter_route(story.now):
+        yield from _done(story, wait)
+    if no_turn := admission.no_turn(story.now):
         return no_turn
     waited = 0.0
-    while (denied := story.ask(step)) is not None:
-        seconds = story.patience(denied, step, waited)
+    while (denied := admission.ask(step)) is not None:
+        seconds = admission.patience(denied, step, waited, story.now)
         if seconds is None:
-            return story.withheld(denied)
+            return admission.withheld(denied, story.now)
         yield from _sleep(story, seconds, step)
         waited += seconds
     return None
+
+
+def _done(story: _Story, action: Action) -> Generator[Action, Outcome, Outcome]:
+    """What came of an action that is no attempt; a stop ends the call."""
+    outcome = yield action
+    if isinstance(outcome, Stopped):
+        yield from _stop(story, outcome)
+    story.now = outcome.at
+    return outcome
 
 
 def _stop(story: _Story, outcome: Stopped) -> Generator[Action, Outcome, NoReturn]:
@@ -227,16 +229,16 @@ class _Story:
         self._wall = unix_time - now
         self._random = random
         self._origins = origins
-        self._queues = queues
         self._routing = Routing(
             call.routes, call.request, origins, now, self._deadline, verbatim=call.original is not None
+        )
+        self.admission = Admission(
+            call, self._routing, origins, queues, deadline=self._deadline, wall=self._wall, random=random
         )
         self._needs_arguments = _needing_arguments(call.request)
         self._prompt_chars = size(call.request)
         self._left = call.routes[0]  # the route the last fault happened on
         self._asked = 0  # the number of the route of the last exchange
-        self._turn: Place | None = None  # of the task, for the whole call
-        self._place: Place | None = None  # at the route that is asked
         self._behind: list[Dismiss] = []  # jobs that are not waited for any more, and may go on
         self._tries = 0
         self._recoveries = 0
@@ -247,13 +249,11 @@ class _Story:
         self._best: Reply | None = None
         self._best_of: Assembler | None = None
         self._broke: Fault | None = None  # the last fault that was not of our own making
-        self._denied: Denied | None = None
         self._last: tuple[object, ...] | None = None
         self._repeated = False
         self._closed: dict[tuple[int, str], str] = {}  # route and rung -> why it is closed for this call
         self._at_once = False
         self._polls = 0
-        self._permit: Permit | None = None
         self._stream: Stream | None = None
 
     @property
@@ -291,7 +291,6 @@ class _Story:
 
     def renewed(self, outcome: Outcome) -> bool:
         """Book what came of a renewal; whether there is another key."""
-        self.now = outcome.at
         came = outcome if isinstance(outcome, Renewed) else Renewed(None, "", outcome.at)
         self._routing.renewed(came.route, self._routing.without_credentials(came.why))
         return came.route is not None
@@ -309,63 +308,11 @@ class _Story:
         self._tries = max(0, self._tries - 1)
         return Step("reconnect" if step.how == "poll" else step.how, how=step.how, why=(why,))
 
-    # Is it its turn?
+    # Is there time?
 
-    def turns(self) -> Iterator[Queue]:
-        """The waits before this call may go on: among the calls of its task, then at the route. Bounded by
-        what is left of the call, and of this route's share of it."""
-        call, route = self.call, self.route
-        if call.concurrency is not None and self._turn is None:
-            self._turn = self._queues.enter(f"task {call.task}", call.concurrency, call.priority)
-            if self._turn is not None and not self._turn.ready:
-                yield Queue(self._turn, max(0.0, self._deadline - self.now))
-                self._routing.begin(self.now)  # the wait was for no route: what is left is shared anew
-        if route.concurrency is not None and self._place is None:
-            self._place = self._queues.enter(" ".join(route.part("route")), route.concurrency, call.priority)
-            if self._place is not None and not self._place.ready:
-                yield Queue(self._place, self._routing.turn(self.now))
-
-    def no_turn(self) -> Fault | None:
-        """Why the call may not go on: nobody left in time, or too many wait."""
-        if self.call.concurrency is not None and not (self._turn and self._turn.ready):
-            reason = f"no turn came up among the calls of task {self.call.task}"
-            return self.withheld(Denied("queue", reason, None), "request")
-        if self.route.concurrency is not None and not (self._place and self._place.ready):
-            self._leave_route()
-            return self.withheld(Denied("queue", f"no turn came up at {self.route.name}", None))
-        return None
-
-    def _leave_route(self) -> None:
-        if self._place is not None:
-            self._place.leave()
-            self._place = None
-
-    # May it be sent?
-
-    def ask(self, step: Step) -> Denied | None:
-        """Ask for a place among the attempts of this process."""
-        if step.rung == "send":
-            return self._origins.admit(self.route)
-        self._free()
-        answer = self._origins.recover(self.route)
-        if isinstance(answer, Denied):
-            return answer
-        self._permit = answer
-        return None
-
-    def patience(self, denied: Denied, step: Step, waited: float) -> float | None:
-        """Seconds to wait before asking for a place again; None to give up on it."""
-        if denied.retry_in is None or step.rung == "send" or self._routing.following(_withheld(denied)):
-            return None
-        seconds = min(denied.retry_in, _ASK_AGAIN) * (0.5 + self._random())  # not all at once
-        if waited + seconds > self.call.policy.queue or self.now + seconds >= self._deadline:
-            return None
-        return seconds
-
-    def withheld(self, denied: Denied, about: Scope | None = None) -> Fault:
-        self._denied = denied
-        fault = _withheld(denied).at(self.now + self._wall)
-        return replace(fault, about=about or fault.about)
+    def share_anew(self) -> None:
+        """The wait for the task's turn was for no route: what is left is shared anew."""
+        self._routing.begin(self.now)
 
     def too_late(self) -> Fault | None:
         """The time was used up before the request could be sent: by a queue, or by the search for a key."""
@@ -383,22 +330,13 @@ class _Story:
         """The call is over, in whatever way: its places are free."""
         if self._stream is not None:
             self._stream.ended("neutral")
-        self._free()
-        self._leave_route()
-        if self._turn is not None:
-            self._turn.leave()
-
-    def _free(self) -> None:
-        if self._permit is not None:
-            self._permit.release()
-            self._permit = None
+        self.admission.leave()
 
     # An attempt.
 
     def send(self, step: Step) -> Send:
         """The next attempt."""
-        self._stream = self._origins.began(self.route, self._permit)
-        self._permit = None
+        self._stream = self.admission.began()
         if step.how in ("reconnect", "poll"):
             return self._resume(step.how)
         self._asked = self._route
@@ -699,7 +637,7 @@ class _Story:
         if step.how not in ("reconnect", "poll"):
             self._behind = self.jobs()
         if step.rung == "reroute":
-            self._leave_route()
+            self.admission.leave_route()
             self._routing.move(fault, self.now)
             self._tries = 0
             self._last = None
@@ -743,9 +681,10 @@ class _Story:
         reply = self._with_ledger(self._best, self._best_of) if self._best else None
         attempts = reply.attempts if reply else self._bill.rows(None)
         broke = self._broke or fault
-        if self._denied is not None and fault.kind is FaultKind.WITHHELD:
+        denied = self.admission.denied
+        if denied is not None and fault.kind is FaultKind.WITHHELD:
             raise exhausted(
-                self._denied.budget, str(fault), self.route.name, broke, fault.retry_at, reply, attempts
+                denied.budget, str(fault), self.route.name, broke, fault.retry_at, reply, attempts
             )
         if (spent := self._spent()) and broke.may_ask_again:
             raise exhausted("cost", spent, self.route.name, broke, None, reply, attempts)
@@ -773,20 +712,10 @@ _PREFILL_WORDS = re.compile(
     r"prefill|end with a user message|continue_final_message|model turn|final assistant|last message",
     re.IGNORECASE,
 )
-# What is shut while one of our own limits says no.
-_WITHHELD: dict[str, Scope] = {"breaker": "model", "origin": "endpoint", "busy": "endpoint", "queue": "route"}
 _NO_ANSWER = "what arrived was whole, and no answer"
 _FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0
 # Seconds that finding another key may take.
 _RENEWAL = 30.0
-# A recovery that has to wait for its place asks again after at most this: others may bring good news.
-_ASK_AGAIN = 4.0
-
-
-def _withheld(denied: Denied) -> Fault:
-    return Fault(
-        FaultKind.WITHHELD, denied.reason, retry_after=denied.retry_in, about=_WITHHELD[denied.budget]
-    )
 
 
 def poll_delay(number: int) -> float:
