@@ -1,6 +1,6 @@
 """What sidestream adds under the SDKs: CPU per event, and latency per event. No socket, one process.
 
-    python bench/under_sdk.py [--rounds 9] [--streams 20] [--tokens 400]
+    python bench/under_sdk.py [--size smoke|short|full] [--rounds N] [--streams N] [--tokens N] [--json FILE]
 
 An httpx2 transport in memory plays a text stream of the lab, event by event. The openai and anthropic SDKs
 read it, alone and wrapped, in alternating streams of the same round. CPU is the process's own, divided by
@@ -11,14 +11,14 @@ printed. Latency is the time from the chunk leaving the transport below until wh
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
-import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from itertools import repeat
+from statistics import median
 from typing import Any
 
 import anthropic
@@ -26,8 +26,11 @@ import httpx2
 import openai
 
 import sidestream
+from ratios import markdown, per_round, quantile
 from sidestream.lab import script
+from sizes import Size, Target, parser, write
 
+NAME = "under_sdk"
 _TEXTS = {"responses": script.responses_text, "chat": script.chat_text, "messages": script.messages_text}
 _PATHS = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "messages": "/v1/messages"}
 _USER = [{"role": "user", "content": "hi"}]
@@ -88,7 +91,7 @@ class Reader:
             url = "http://provider.test/v1"
         client = kind(base_url=url, api_key="sk-bench-1234", http_client=http)
         self.client = sidestream.wrap(client, observe=()) if wrapped else client
-        self._ask = {"input": _USER} if wire == "responses" else {"messages": _USER}
+        self._ask: dict[str, Any] = {"input": _USER} if wire == "responses" else {"messages": _USER}
         self._ask |= {"model": "m", "stream": True}
         if wire == "messages":
             self._ask["max_tokens"] = 4096
@@ -118,7 +121,8 @@ class Reader:
 
     def latency(self) -> list[float]:
         """Seconds from each chunk's leaving until who reads bytes has it."""
-        self.transport.sent, got = [], []
+        got: list[float] = []
+        self.transport.sent = []
         url, body = f"http://provider.test{_PATHS[self.wire]}", self._ask
         if self.is_async:
             asyncio.run(self._agot(url, body, got))
@@ -133,56 +137,102 @@ class Reader:
             got += [time.perf_counter() async for _ in response.aiter_bytes()]
 
 
-def measured(
-    wire: str, events: tuple[bytes, ...], args: argparse.Namespace, *, is_async: bool
-) -> dict[str, Any]:
-    """CPU of both, per event and round, and latencies."""
-    alone, wrapped = (Reader(wire, events, is_async=is_async, wrapped=under) for under in (False, True))
-    cpu: dict[str, list[float]] = {"alone": [], "wrapped": []}
-    late: dict[str, list[float]] = {"alone": [], "wrapped": []}
-    alone.read()
-    wrapped.read()
-    for _ in range(args.rounds):
-        pairs = [(alone.cpu(), wrapped.cpu()) for _ in range(args.streams)]
-        for name, found in zip(cpu, zip(*pairs, strict=True), strict=True):
-            cpu[name].append(1e6 * min(found) / len(events))
-        gc.collect()
-        late["alone"] += alone.latency()
-        late["wrapped"] += wrapped.latency()
-    return {"cpu": cpu, "latency": {name: [1e6 * s for s in found] for name, found in late.items()}}
+@dataclass(frozen=True)
+class Work:
+    """How much is read: streams of each kind in a round, of so many tokens."""
+
+    rounds: int
+    streams: int
+    tokens: int
 
 
-def percentile(found: list[float], share: float) -> float:
-    return sorted(found)[min(len(found) - 1, int(len(found) * share))]
+WORK: dict[Size, Work] = {"smoke": Work(1, 2, 100), "short": Work(3, 8, 400), "full": Work(7, 15, 400)}
 
 
-def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--streams", type=int, default=20, help="streams of each kind in a round")
-    parser.add_argument("--tokens", type=int, default=400)
-    parser.add_argument("--json", type=Path, help="write every single figure here")
-    args = parser.parse_args()
-    text = "word " * args.tokens
-    figures: dict[str, Any] = {}
-    print(f"{'':16} {'SDK alone':>10} {'wrapped':>9} {'added':>7} {'latency p50':>12} {'p99':>7}   us/event")
+def measure(size: Size) -> dict[str, Any]:
+    """Microseconds per event, of each wire, sync and async, alone and wrapped."""
+    return measured(WORK[size])
+
+
+def measured(work: Work) -> dict[str, Any]:
+    kinds = {}
     for wire, make in _TEXTS.items():
-        events = make(text, tokens=args.tokens).events
+        events = make("word " * work.tokens, tokens=work.tokens).events
         for is_async in (False, True):
             name = f"{wire} {'async' if is_async else 'sync'}"
-            figures[name] = found = measured(wire, events, args, is_async=is_async)
-            cpu, late = found["cpu"], found["latency"]
-            ratio = statistics.median(w / a for a, w in zip(cpu["alone"], cpu["wrapped"], strict=True))
-            base = statistics.median(late["alone"])
-            print(
-                f"{name:16} {statistics.median(cpu['alone']):10.1f} {statistics.median(cpu['wrapped']):9.1f}"
-                f" {ratio - 1:7.1%} {percentile(late['wrapped'], 0.5) - base:12.1f}"
-                f" {percentile(late['wrapped'], 0.99) - base:7.1f}"
-            )
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+            print(f"{NAME}: {name}", file=sys.stderr, flush=True)
+            kinds[name] = compared(wire, events, work, is_async=is_async)
+    return {"work": asdict(work), "kinds": kinds}
+
+
+def compared(wire: str, events: tuple[bytes, ...], work: Work, *, is_async: bool) -> dict[str, Any]:
+    """CPU of both, per event and round, and the rounds' latencies: median and 99th percentile."""
+    readers = {
+        name: Reader(wire, events, is_async=is_async, wrapped=name == "wrapped")
+        for name in ("alone", "wrapped")
+    }
+    found: dict[str, Any] = {name: {"cpu": [], "p50": [], "p99": []} for name in readers}
+    for reader in readers.values():
+        reader.read()
+    for _ in range(work.rounds):
+        turns = [{name: reader.cpu() for name, reader in readers.items()} for _ in range(work.streams)]
+        gc.collect()
+        for name, reader in readers.items():
+            found[name]["cpu"].append(1e6 * min(turn[name] for turn in turns) / len(events))
+            late = reader.latency()
+            found[name]["p50"].append(1e6 * median(late))
+            found[name]["p99"].append(1e6 * quantile(late, 0.99))
+    return found
+
+
+def added(record: dict[str, Any], name: str) -> float:
+    """The share of CPU that sidestream adds to a kind of client: the median of the rounds' own."""
+    kind = record["kinds"][name]
+    return per_round(kind["wrapped"]["cpu"], kind["alone"]["cpu"]) - 1
+
+
+def targets(record: dict[str, Any]) -> list[Target]:
+    """The aim is for the openai SDK."""
+    return [
+        Target(f"CPU added under the openai SDK, in memory, {name}: %", 10, 100 * added(record, name))
+        for name in record["kinds"]
+        if not name.startswith("messages")
+    ]
+
+
+def tables(record: dict[str, Any]) -> str:
+    """A row for each kind of client."""
+    heads = ["", "SDK alone", "wrapped", "added CPU", "added latency p50", "p99"]
+    return "\n\n".join(
+        [_WORDS.format_map(record["work"]), markdown(heads, map(_row, repeat(record), record["kinds"]))]
+    )
+
+
+_WORDS = """\
+Microseconds per event: the least disturbed of {streams} streams, medians of {rounds} rounds, the ratio taken
+per round. Latency: from the chunk leaving the transport below until the SDK's byte iterator has it, less the
+median of the same without us."""
+
+
+def _row(record: dict[str, Any], name: str) -> list[str]:
+    alone, wrapped = record["kinds"][name]["alone"], record["kinds"][name]["wrapped"]
+    late = (median(wrapped[share]) - median(alone["p50"]) for share in ("p50", "p99"))
+    cpu = (f"{median(kind['cpu']):.1f}" for kind in (alone, wrapped))
+    return [name, *cpu, f"{added(record, name):.1%}", *(f"{us:.1f}" for us in late)]
+
+
+def main() -> int:
+    options = parser(__doc__)
+    for name in ("rounds", "streams", "tokens"):
+        options.add_argument(f"--{name}", type=int, metavar="N", help="instead of the size's")
+    given = options.parse_args()
+    chosen = {name: value for name in ("rounds", "streams", "tokens") if (value := getattr(given, name))}
+    record = measured(replace(WORK[given.size], **chosen))
+    if given.json:
+        write(record, given.json)
+    print(tables(record))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

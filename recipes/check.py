@@ -275,7 +275,8 @@ def install(environment: str) -> None:
         "install",
         "-q",
     ]
-    subprocess.run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", lock], check=True)
+    # Lock files are complete: nothing is left for pip to look for, or to argue with.
+    subprocess.run([*pip, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", lock], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)
     stamp.write_text(digest)
 

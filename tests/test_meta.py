@@ -4,7 +4,10 @@ import ast
 import copy
 import importlib
 import inspect
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,6 +218,22 @@ def test_all_of_a_module_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for name in (name for names in listed for name in names):
         assert text.count(name) > 1, f"{path.name} lists {name} and has no such thing"
+
+
+# What no call of a plain client needs, and what would be most of its start.
+HEAVY = {"anyio", "asyncio", "email", "h11", "httpx", "httpx2", "importlib.metadata", "rich", "tomllib"}
+
+
+def test_a_client_of_one_route_loads_only_what_its_calls_need(tmp_path: Path) -> None:
+    """No event loop, no configuration files, nothing for SDKs, tasks or the command line."""
+    code = "import sys, sidestream; sidestream.Client('https://h.test/v1', model='m'); print(*sys.modules)"
+    env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    loaded = set(done.stdout.split())
+    assert "sidestream.client" in loaded
+    assert not loaded & HEAVY
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("sidestream.")}
+    assert not rooms & {"relay", "transport", "tasks", "host", "doctor", "gateway", "lab", "local", "cli"}
 
 
 # Files and functions.

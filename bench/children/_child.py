@@ -5,9 +5,14 @@ base URL of its route, then those of its fallbacks. It says `{"ready": true, "se
 client, then answers each line of JSON on stdin with one line on stdout:
 
     {"do": "ask", "prompt": ...}     one answer, as a user of the library asks for it     -> `Answer`, seconds
-    {"do": "read", "streams": n}     n streams to their ends, one after the other         -> cpu, wall
+    {"do": "read", "streams": n}     n streams to their ends, one after the other         -> cpu, wall, waits
     {"do": "hold", "streams": n}     n streams at once, up to the first event of each     -> bytes, threads
-    {"do": "keep", "streams": n}     n streams at once, each to its end                   -> cpu, wall, late
+    {"do": "keep", "streams": n}     n streams at once, each to its end                   -> cpu, wall, ends
+    {"do": "fresh", "prompt": ..., "urls": [...], "seconds": s}
+                                     `ask` of a client of its own, there, with timeouts of `s` seconds
+
+`waits` is how often the process slept until something came; `ends` is when each stream was at its end, by the
+system's monotonic clock.
 
 A library's file has one class per variant, a `Variant`. What a library prints goes to stderr.
 """
@@ -50,7 +55,13 @@ class Answer:
 
 
 class Variant:
-    """One way to use a library. Methods may be coroutines: then all streams share one event loop."""
+    """One way to use a library. Methods may be coroutines: then all streams share one event loop.
+
+    Attributes:
+        seconds: the library's own timeouts, where it has them.
+    """
+
+    seconds = SECONDS
 
     def __init__(self, urls: list[str]) -> None:
         raise NotImplementedError
@@ -64,15 +75,16 @@ class Variant:
         return ""
 
     def read(self, seen: Callable[[], None]) -> Any:
-        """One stream to its end, as a user reads one; `seen` is called after the first event with text."""
+        """One stream to its end, as a user reads one; `seen` is called once, after the first text."""
         raise NotImplementedError
 
 
 class _Child:
-    def __init__(self, variant: Variant) -> None:
-        self._variant = variant
-        self._is_async = inspect.iscoroutinefunction(variant.read)
+    def __init__(self, kind: type[Variant], urls: list[str]) -> None:
+        self._kind = kind
+        self._is_async = inspect.iscoroutinefunction(kind.read)
         self._runner = asyncio.Runner()
+        self._variant = kind(urls)
 
     def ask(self, prompt: str) -> dict[str, Any]:
         begun = time.perf_counter()
@@ -84,28 +96,44 @@ class _Child:
             answer = Answer(error=told[:300], kept=self._variant.kept(error))
         return {**asdict(answer), "seconds": time.perf_counter() - begun}
 
+    def fresh(self, prompt: str, urls: list[str], seconds: float) -> dict[str, Any]:
+        Variant.seconds = seconds
+        self._variant = self._kind(urls)
+        return self.ask(prompt)
+
     def read(self, streams: int) -> dict[str, Any]:
         gc.collect()
+        waits = _waits()
         cpu, wall = time.process_time(), time.perf_counter()
         for _ in range(streams):
             self._run(self._variant.read(_nothing))
-        return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        return {"cpu": cpu, "wall": wall, "waits": _waits() - waits}
 
     def keep(self, streams: int) -> dict[str, Any]:
         gc.collect()
+        ends: list[float] = []
         cpu, wall = time.process_time(), time.perf_counter()
         if self._is_async:
-            self._runner.run(self._gather(streams))
+            self._runner.run(self._gather(streams, ends))
         else:
-            threads = [threading.Thread(target=self._variant.read, args=(_nothing,)) for _ in range(streams)]
+            threads = [threading.Thread(target=self._keep_one, args=(ends,)) for _ in range(streams)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+        return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "ends": ends}
 
-    async def _gather(self, streams: int) -> None:
-        await asyncio.gather(*(self._variant.read(_nothing) for _ in range(streams)))
+    async def _gather(self, streams: int, ends: list[float]) -> None:
+        async def one() -> None:
+            await self._variant.read(_nothing)
+            ends.append(time.monotonic())
+
+        await asyncio.gather(*(one() for _ in range(streams)))
+
+    def _keep_one(self, ends: list[float]) -> None:
+        self._variant.read(_nothing)
+        ends.append(time.monotonic())
 
     def hold(self, streams: int) -> dict[str, Any]:
         gc.collect()
@@ -148,6 +176,12 @@ def _nothing() -> None:
     pass
 
 
+def _waits() -> int:
+    import resource  # not on Windows, where only this job needs it
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+
+
 def _resident() -> int:
     """Bytes of memory this process has for itself."""
     with Path("/proc/self/smaps_rollup").open() as rollup:
@@ -159,7 +193,7 @@ def serve(variants: dict[str, type[Variant]]) -> None:
     said, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
     os.dup2(2, 1)
     begun = time.perf_counter()
-    child = _Child(variants[sys.argv[1]](sys.argv[2:]))
+    child = _Child(variants[sys.argv[1]], sys.argv[2:])
     print(json.dumps({"ready": True, "seconds": time.perf_counter() - begun}), file=said, flush=True)
     for line in sys.stdin:
         job = json.loads(line)

@@ -12,8 +12,9 @@ fault means, whether to try again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from .reply import Reply, Status
 from .wire.events import (
@@ -51,8 +52,7 @@ _DELTA_OF: dict[str, Callable[[str, int, int], StreamEvent]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Loose:
+class Loose(Struct, frozen=True):
     """An answer's last message, still open: where a continuation goes on.
 
     Attributes:
@@ -168,6 +168,15 @@ class Assembler:
             slot.pieces.setdefault(0, []).append(event.delta)
             self.progressed = True
         return _NONE
+
+    def open_text(self, delta: TextDelta | ReasoningDelta) -> tuple[list[str], Callable[..., Any]] | None:
+        """Where the next pieces of a text belong of which `delta` was one, and what a live consumer sees of
+        each; None if that is not so simple."""
+        slot = self._slots.get(delta.index)
+        pieces = slot.pieces.get(delta.part) if slot else None
+        if slot is None or not pieces or not slot.channel:
+            return None
+        return pieces, _DELTA_OF[slot.channel] if type(delta) is TextDelta else ReasoningDelta
 
     def _open(self, index: int, kind: str) -> _Slot:
         slot = self._slots[index] = _Slot({"type": kind})

@@ -25,8 +25,8 @@ from .recovery.flow import Call
 from .recovery.policy import Policy
 from .reply import Reply
 from .route import Continuation, Route
-from .routes.config import Config, TaskConfig
-from .routes.environment import routes_from_environment
+from .routes.config_schema import Config, TaskConfig
+from .routes.environment import main_from_environment, routes_from_environment
 from .routes.plan import Choice, Plan, Planner
 from .telemetry import Observer, observers_of
 from .wire.events import StreamEvent, TextDelta
@@ -98,9 +98,12 @@ class _Settings:
             raise UsageError("pass either routes= or config=, not both")
         found: tuple[Route, ...] = ()
         if in_place:
-            found = routes_from_environment(
-                base_url, api_key, model, wire, continuation=continuation, insecure=insecure
-            )
+            said = base_url, api_key, model, wire
+            more: Any = {"continuation": continuation, "insecure": insecure}
+            if config is None:
+                found = routes_from_environment(*said, **more)
+            else:  # the configuration says the others
+                found = (main_from_environment(*said, **more),)
         self._planner = _planner(found, routes, config, tasks, model)
         self._planner.timeouts(timeout)  # what makes no sense is said now
         self._timeout = timeout

@@ -16,14 +16,16 @@ import random
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from .cancel import Cancel, Kind
 from .errors import Cancelled, SidestreamError
 from .net import sync
 from .net.common import FAILURES, CallClock, Errand
-from .recovery.clocks import Clocks, Meter
+from .recovery.clocks import Meter
 from .recovery.exchange import Batch, Exchange
 from .recovery.faults import from_exception
 from .recovery.flow import (
@@ -72,8 +74,7 @@ TURNS = Queues(lock=threading.RLock())
 _DISMISS_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class System:
+class System(Struct, frozen=True):
     """What a client takes from the world, so that tests can be the world.
 
     `clock` is monotonic seconds for the sync client (asyncio keeps its own), `unix_time` the wall,
@@ -88,8 +89,7 @@ class System:
     queues: Queues = field(default_factory=lambda: TURNS)
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(Struct, frozen=True):
     """What goes with a call besides its content: who may stop it, who hears of recoveries and of its end."""
 
     cancel: Cancel | None = None
@@ -178,8 +178,7 @@ class _Common:
     @staticmethod
     def _briefly(clock: CallClock) -> Meter:
         """What telling the provider to drop a job may take."""
-        now, seconds = clock.now(), _DISMISS_SECONDS
-        return Meter(Clocks(seconds, seconds, seconds, now + seconds), now)
+        return Meter.of(_DISMISS_SECONDS, clock.now())
 
     def _finish(self, error: BaseException | None = None) -> None:
         """The call has ended, with this error or none: tell who wants to know."""
@@ -204,6 +203,14 @@ class _Common:
 
     def _broke(self, error: Exception, meter: Meter) -> Outcome:
         return self._stopped() or Broke(from_exception(error, clock=meter.clock), self._clock.now())
+
+    def _progress(self, exchange: Exchange, meter: Meter) -> None:
+        """Output arrived."""
+        now = self._clock.now()
+        meter.progress(now)
+        if exchange.first_at is None:
+            exchange.output_began(now)
+            self._brake.rearm()  # what was awaited so far may have had more time than what comes next
 
     def _close(self, exchange: Exchange, meter: Meter) -> Batch:
         """Let the wire have its last word; nonsense there matters only if nothing else went wrong."""
@@ -235,7 +242,10 @@ class Run(_Common):
                 with contextlib.closing(self._perform(action)) as batches:
                     for batch in batches:
                         self._clock.pause()
-                        yield from batch
+                        for event in batch:
+                            yield event
+                            if self._watch.stopped:
+                                break
                         self._clock.resume()
                 action = story.send(self._came_of())
         except StopIteration as end:
@@ -315,12 +325,11 @@ class Run(_Common):
             for chunk in chunks:
                 batch = exchange.feed(chunk)
                 if exchange.has_progressed():
-                    meter.progress(self._clock.now())
-                    if exchange.first_at is None:
-                        exchange.output_began(self._clock.now())
+                    self._progress(exchange, meter)
                 if batch:
                     yield batch
-                    self._watch.check()
+                    if self._watch.stopped:
+                        self._watch.check()
                 if exchange.done:
                     break
                 if exchange.over:
@@ -367,6 +376,8 @@ class AsyncRun(_Common):
                         self._alarm.pause()
                         for event in batch:
                             yield event
+                            if self._alarm.stopped:
+                                break
                         self._alarm.resume()
                 action = story.send(self._came_of())
         except StopIteration as end:
@@ -458,13 +469,11 @@ class AsyncRun(_Common):
                     async for chunk in chunks:
                         batch = exchange.feed(chunk)
                         if exchange.has_progressed():
-                            meter.progress(self._clock.now())
-                            self._alarm.rearm()
-                            if exchange.first_at is None:
-                                exchange.output_began(self._clock.now())
+                            self._progress(exchange, meter)
                         if batch:
                             yield batch
-                            self._alarm.check()
+                            if self._alarm.stopped:
+                                self._alarm.check()
                         if exchange.done:
                             break
                         if exchange.over:

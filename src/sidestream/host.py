@@ -22,7 +22,7 @@ from .errors import SidestreamError, UsageError
 from .recovery.clocks import Timeouts
 from .reply import Reply
 from .route import Route
-from .routes.environment import routes_from_environment
+from .routes.environment import main_from_environment
 
 __all__ = ["Arguments", "Completion", "Host", "extract_content_or_reasoning"]
 
@@ -300,4 +300,4 @@ def _made(base_url: str, key: Key, model: str, mode: str | None) -> Route:
     wire = _WIRES.get(mode, mode) if mode else None
     value = key() if callable(key) else key
     # No environment: such a route has the key it was given and no fallback.
-    return routes_from_environment(base_url, value or None, model, wire, environ={})[0]
+    return main_from_environment(base_url, value or None, model, wire, environ={})

@@ -9,7 +9,6 @@ in arguments and environment is `routes/`.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -370,6 +369,8 @@ def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    import ipaddress  # only for plain http
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -59,7 +59,7 @@ class CallRecord:
     """One finished call.
 
     Attributes:
-        route, host, port, provider, model: the main route, which was asked first.
+        route, host, port, provider, model: the first route in the call's order.
         task: the side task it was for, "" for none.
         live: whether the caller read along.
         ended: "complete", "incomplete" (a token limit), "failed", "cancelled" (any stop from outside, Ctrl-C

@@ -259,3 +259,13 @@ def test_the_configured_clocks_count(tmp_path: Path) -> None:
         assert "timeout.first = 0.1 s" in sidestream("ask", "hi", env=env).err
         assert "timeout.first = 0.1 s" in sidestream("ask", "hi", "--timeout", "20", env=env).err
         assert "timeout.first = 0.2 s" in sidestream("ask", "hi", "--first", "0.2", env=env).err
+
+
+@pytest.mark.parametrize("options", [(), ("--live",), ("--json",)])
+def test_a_configuration_without_a_main_route_is_an_error(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """There is nothing to ask: exit code 2, and words instead of a crash."""
+    config = tmp_path / "c.toml"
+    config.write_text("[defaults]\ntimeout = 20\n")
+    done = sidestream("ask", "hi", *options, env={"SIDESTREAM_CONFIG": str(config)})
+    assert done.code == 2
+    assert "error: no model is chosen" in done.err

@@ -35,7 +35,7 @@ def test_the_result_is_on_stdout_in_the_same_format() -> None:
     assert type(after.format) is type(before.format)
     assert after.chars <= 0.3 * before.chars
     note, summary = done.err.splitlines()
-    assert note == "no model is configured: quoting only (extractive)"
+    assert note == "no model is chosen: quoting only (extractive)"
     assert summary.startswith("extractive: 34 → ")
 
 
@@ -198,6 +198,50 @@ def test_every_message_is_kept_when_no_model_answers(answer: Any, reason: str) -
     assert reason in done.err.splitlines()[-2]
     assert done.err.splitlines()[-1] == "hint: --extractive needs no model"
     assert CANARY not in done.out + done.err
+
+
+def configured(folder: Path, *lines: str) -> dict[str, str | None]:
+    file = folder / "c.toml"
+    file.write_text("\n".join(lines))
+    return {"SIDESTREAM_CONFIG": str(file)}
+
+
+def test_the_clocks_of_the_command_line_win(tmp_path: Path) -> None:
+    """--timeout and --first bound the summary whatever the configuration says of the task."""
+    with Lab(plan=Plan.always(Fault.hang())) as lab:
+        route = ['main = "r"', "[routes.r]", 'model = "m"', 'wire = "chat"', f'base_url = "{lab.url}"']
+        env = configured(tmp_path, *route, "[tasks.compression]", "timeout = 0.3")
+        assert "timeout.total = 0.3 s" in sidestream("compress", SAMPLE, env=env).err
+        assert "timeout.total = 0.1 s" in sidestream("compress", SAMPLE, "--timeout", "0.1", env=env).err
+        env = configured(tmp_path, *route, "[tasks.compression]", "first = 0.3", "tries = 1")
+        assert "timeout.first = 0.1 s" in sidestream("compress", SAMPLE, "--first", "0.1", env=env).err
+
+
+def test_a_task_may_have_the_only_route(tmp_path: Path) -> None:
+    """A configuration without a main route serves the task that has a route of its own."""
+    with Lab(script.say(SUMMARY)) as lab:
+        env = configured(
+            tmp_path,
+            "[routes.r]",
+            'model = "m"',
+            f'base_url = "{lab.url}"',
+            "[tasks.compression]",
+            'route = "r"',
+        )
+        done = sidestream("compress", SAMPLE, env=env)
+    assert done.code == 0
+    assert "Goal: fix the invoice service" in done.out
+
+
+def test_a_configuration_without_a_route_quotes_and_says_why(tmp_path: Path) -> None:
+    """No route for the task is a reason to quote, and the reason is told."""
+    done = sidestream("compress", SAMPLE, env=configured(tmp_path, "[defaults]", "timeout = 20"))
+    assert done.code == 0
+    assert done.err.splitlines()[0] == "no model is chosen: quoting only (extractive)"
+    keyless = ("[routes.r]", 'provider = "openai"', 'model = "m"', 'api_key_env = "NO_SUCH_KEY"')
+    done = sidestream("compress", SAMPLE, env=configured(tmp_path, 'main = "r"', *keyless))
+    assert done.code == 0
+    assert "NO_SUCH_KEY is not set: quoting only (extractive)" in done.err
 
 
 def test_a_named_model_must_exist() -> None:

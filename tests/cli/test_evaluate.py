@@ -8,7 +8,7 @@ from pathlib import Path
 from commands import CANARY, SAMPLE, sidestream
 
 from sidestream.cli.shapes import SCORE
-from sidestream.lab import Lab, script
+from sidestream.lab import Fault, Lab, Plan, script
 
 
 def test_it_works_on_a_fresh_clone() -> None:
@@ -51,6 +51,15 @@ def test_a_model_is_scored_when_one_is_named() -> None:
     assert 3 <= score["kept"] < 21
     assert json.loads(named.out)[-1]["strategy"] == "summary"
     assert CANARY not in done.out + done.err
+
+
+def test_the_clocks_of_the_command_line_win() -> None:
+    """--timeout bounds each summary, whatever the task's own clock is."""
+    with Lab(plan=Plan.always(Fault.hang())) as lab:
+        chosen = ("--base-url", lab.url, "--model", "m")
+        done = sidestream("evaluate", "-s", "summary", *chosen, "--timeout", "0.1")
+    assert done.code == 0
+    assert "timeout.total = 0.1 s" in done.err
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

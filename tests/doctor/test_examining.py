@@ -141,12 +141,20 @@ def test_an_unusable_key_is_not_a_missing_one(client: Client, tmp_path: Path) ->
     assert "chmod 600" in filed.hint
 
 
+def test_a_missing_header_is_not_a_missing_key(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route that cannot be used for another reason still has its key."""
+    monkeypatch.delenv("ORG")
+    work = by_name(examine(client))["work"]
+    assert (work.key.state, work.usable) == ("set", False)
+    assert "ORG is not set" in work.problem
+
+
 @dataclass(frozen=True)
 class SignIn:
     """A credential of somebody's own."""
 
     label: str = "vault"
-    advice: str = "it is open to others"
+    remark: str = "it is open to others"
 
     def apply(self, route: Route) -> Route:
         return replace(route, api_key=Secret(CANARY), expires=5000.0)
@@ -217,8 +225,22 @@ def test_one_task_can_be_looked_at(client: Client) -> None:
     assert [task.name for task in report.tasks] == ["good"]
     assert list(by_name(report)) == ["work", "work#2", "local"]
     assert list(by_name(examine(client, task="rank"))) == ["codex"]
+    assert list(by_name(examine(client, task="vision"))) == ["filed", "work", "work#2", "local"]
     with pytest.raises(UsageError, match="no task 'rnak'"):
         examine(client, task="rnak")
+
+
+def test_a_name_within_another_is_not_that_route() -> None:
+    """The routes of a task are told by the plan, not by the words about what was left out."""
+    text = "".join(
+        f'[routes.{name}]\nbase_url = "https://{name}.test/v1"\nmodel = "m"\n{more}\n'
+        for name, more in {"work": 'api_key_env = "SPARE_KEY"', "ork": ""}.items()
+    )
+    text = f'main = "ork"\n{text}[tasks.t]\nroute = "work"\nonly = true\n'
+    with Client(config=parse(text, "c.toml")) as client:
+        report = examine(client, task="t")
+    assert list(by_name(report)) == ["work"]
+    assert "SPARE_KEY is not set" in tasks(report)["t"].problem
 
 
 def test_the_environment_alone_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -243,6 +265,15 @@ def test_the_environment_alone_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp
     }
     assert report.healthy
     assert report.files == ()
+
+
+def test_a_key_of_the_program_is_not_a_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A variable that names another key's file is not where an argument's key comes from."""
+    (tmp_path / "key").write_text("another")
+    monkeypatch.setenv("SIDESTREAM_API_KEY_FILE", str(tmp_path / "key"))
+    with Client("https://far.test/v1", model="m", api_key=CANARY) as client:
+        (said,) = examine(client).routes
+    assert (said.key.source, said.key.state) == ("the program", "set")
 
 
 def test_without_any_route_there_is_no_client_to_examine() -> None:

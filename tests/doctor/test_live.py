@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -131,6 +132,18 @@ def test_a_silent_route_takes_no_longer_than_allowed(way: str) -> None:
         (route,) = checked(way, [Route(lab.url, "m", "chat")], seconds=0.1).routes
     assert route.live is not None
     assert (route.live.ok, route.live.error) == (False, "DeadlineExceeded")
+
+
+@both
+def test_the_question_for_the_wire_is_within_the_time_allowed(way: str) -> None:
+    """What the probe of a silent endpoint takes is no longer there for its call."""
+    with Lab(plan=Plan.always(Fault.hang())) as lab:
+        (route,) = checked(way, [Route(lab.url, "m", "chat", guessed=True)], seconds=0.4).routes
+    assert route.live is not None
+    assert route.live.error == "DeadlineExceeded"
+    allowed = re.search(r"timeout\.total = ([\d.]+) s", route.live.message)
+    assert allowed is not None
+    assert float(allowed[1]) <= 0.2
 
 
 @both

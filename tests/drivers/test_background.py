@@ -993,6 +993,7 @@ def deaf(trickle: bytes = b"") -> Iterator[tuple[str, threading.Event]]:
                 pass
             closed.set()
             with server.accept()[0] as cancel:
+                cancel.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: " if trickle else b"")
                 while not over.wait(0.02):
                     cancel.sendall(trickle)
 

@@ -328,10 +328,10 @@ def test_the_package_exports_what_it_says() -> None:
 
 
 def test_importing_the_pytest_plugin_loads_nothing_of_the_lab() -> None:
-    """The plugin is cheap: no server, no h11, no TLS before a test asks for the fixture."""
+    """The plugin is cheap: no server, no parser, no TLS before a test asks for the fixture."""
     code = (
         "import sys, sidestream.lab.pytest_plugin as _; "
-        "print([m for m in sys.modules if m in ('h11', 'httpcore2', 'trustme', 'msgspec') or "
+        "print([m for m in sys.modules if m in ('httptools', 'httpcore2', 'trustme', 'msgspec') or "
         "m.startswith('sidestream.lab.') and not m.endswith('pytest_plugin')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

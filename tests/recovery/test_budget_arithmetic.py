@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sidestream.errors import CallFailed, SidestreamError
 from sidestream.recovery.actions import Queue, Renew, Renewed
@@ -442,7 +443,9 @@ def test_a_last_route_that_answers_within_its_part_is_heard(world: World, percen
     last = Route("http://last.localhost:1/v1", "m", "chat", Secret("another-key"), "last")
     patient = Timeouts(total=world.total, first=world.total, idle=world.total, connect=world.total)
     enough = replace(call.policy, recoveries=call.policy.tries * number)
-    call = replace(call, routes=(*call.routes, last), timeouts=patient, policy=enough, concurrency=None)
+    call = structs.replace(
+        call, routes=(*call.routes, last), timeouts=patient, policy=enough, concurrency=None
+    )
     part = percent / 100 * world.total / number
     course = run(World(call, world.habits | {"last": (Habit("late", head=part),)}, world.busy, world.jitter))
     assert course.reply is not None, course.error

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from sidestream.recovery.delivery import Gate, Said
 from sidestream.recovery.exchange import Exchange
+from sidestream.relay import relay_for
 from sidestream.wire._json import NotJSON
 from sidestream.wire.coding import BadCoding
 from sidestream.wire.sse import LimitExceeded, Limits
-from streams import named, one_by_one
+from streams import ALL, Stream, named, one_by_one
 
 CHAT, RESPONSES = named("chat/plain-text"), named("responses/plain-text")
 MESSAGES = named("messages/plain-text")
@@ -42,6 +44,37 @@ BODIES: dict[str, dict[str, Any]] = {
         "usage": {"input_tokens": 1, "output_tokens": 2},
     },
 }
+
+
+@pytest.mark.parametrize("consumer", ["relay", "live", "held"])
+@pytest.mark.parametrize("stream", ALL, ids=lambda stream: stream.name)
+def test_text_that_goes_on_as_it_is_takes_a_shorter_way_to_the_same_place(
+    stream: Stream, consumer: str
+) -> None:
+    """Frame by frame, and with every frame in two pieces: the same reply, output, figures and progress."""
+    ends = [at + 2 for at in range(len(stream.data)) if stream.data[at : at + 2] == b"\n\n"]
+    frames = [stream.data[a:b] for a, b in zip([0, *ends], [*ends, len(stream.data)], strict=True) if a < b]
+    quick, plain = (exchange_for(stream, consumer) for _ in range(2))
+    for frame in frames:
+        try:
+            assert not plain.feed(frame[:1])
+            expected = list(plain.feed(frame[1:]))
+        except NotJSON as error:
+            with pytest.raises(NotJSON, match=re.escape(str(error))):
+                quick.feed(frame)
+            return
+        assert list(quick.feed(frame)) == expected
+        assert quick.has_progressed() == plain.has_progressed()
+        assert (quick.over, quick.done, quick.events) == (plain.over, plain.done, plain.events)
+        assert (quick.arrived, quick.cursor) == (plain.arrived, plain.cursor)
+        assert quick.assembler.reply("dropped") == plain.assembler.reply("dropped")
+        if quick.relay is not None and plain.relay is not None:
+            assert quick.relay.last == plain.relay.last
+
+
+def exchange_for(stream: Stream, consumer: str) -> Exchange:
+    relay = relay_for(stream.wire, {"stream": True}) if consumer == "relay" else None
+    return Exchange(stream.wire, stream.choices, Gate(Said()) if consumer == "live" else None, relay=relay)
 
 
 @pytest.mark.parametrize("wire", BODIES)

@@ -6,13 +6,14 @@ import json
 import math
 from typing import Any
 
-import httpcore2
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidestream import errors
 from sidestream.errors import CallFailed
+from sidestream.net import failures
 from sidestream.recovery.faults import (
     CODES,
     EXCEPTIONS,
@@ -302,8 +303,15 @@ def test_a_code_that_means_one_field_names_it() -> None:
 
 
 def test_every_exception_of_the_network_layer_is_in_the_table() -> None:
-    """Each exception class httpcore2 can raise, and each of our decoders, has a kind."""
-    network = {name for name, cls in vars(httpcore2).items() if is_exception(cls)}
+    """Each exception class of our connections and of httpx's, and each of our decoders, has a kind."""
+    network = set(failures.__all__)
+    theirs = {cls.__name__ for cls in vars(httpx2).values() if is_exception(cls)}
+    assert {name for name in theirs if issubclass(getattr(httpx2, name), httpx2.TransportError)} <= {
+        *network,
+        "TransportError",
+        "CloseError",  # of a connection that nobody reads any more
+        "SSEError",  # of a reader above the transport
+    }
     own = {
         cls.__name__
         for module in (_json, sse, coding)
@@ -320,7 +328,7 @@ def is_exception(value: object) -> bool:
 @pytest.mark.parametrize("name", sorted(EXCEPTIONS))
 def test_exception_of_the_network_layer_has_its_kind(name: str) -> None:
     """An exception and every subclass of it mean what the table says."""
-    cls = getattr(httpcore2, name, type(name, (Exception,), {}))
+    cls = getattr(failures, name, type(name, (Exception,), {}))
     assert from_exception(type("Sub", (cls,), {})("x")).kind is EXCEPTIONS[name]
 
 
@@ -337,7 +345,7 @@ def test_unknown_exceptions_count_as_a_drop() -> None:
 )
 def test_timeout_names_its_clock(clock: str, kind: FaultKind) -> None:
     """Only the clock of the whole call is the deadline; all others are a stall of this attempt."""
-    fault = from_exception(httpcore2.ReadTimeout("silent"), clock=clock)
+    fault = from_exception(failures.ReadTimeout("silent"), clock=clock)
     assert (fault.kind, fault.clock) == (kind, clock)
 
 

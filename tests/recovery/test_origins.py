@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import FrozenInstanceError, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
@@ -622,7 +622,7 @@ def test_rules_that_contradict_each_other_are_refused() -> None:
 def test_the_numbers_are_those_of_the_documentation() -> None:
     """Ten tokens, a tenth a success, one in two seconds; three or 20 %; five in a row or half of twenty."""
     assert StormRules() == StormRules(10, 10, 2.0, 3, 20, 1.0, 5, 60.0, 20, 100, 4.0, 30.0, 1000, 100, 100)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Denied("busy", "", None).reason = "x"  # type: ignore[misc]
 
 

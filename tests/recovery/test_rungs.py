@@ -1,12 +1,12 @@
 """Which way back is open, rung by rung and as a ladder."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sidestream.recovery.faults import Fault, FaultKind
 from sidestream.recovery.policy import Backoff, Policy
@@ -215,5 +215,5 @@ def test_a_used_up_share_ends_a_route_without_a_wait_too() -> None:
 def test_a_fault_may_say_itself_what_failed(about: Any) -> None:
     """Then that counts, not its kind: what is the request's, another route cannot help."""
     fault = Fault(K.WITHHELD, about=about)
-    here = replace(situation(routes_left=1), fault=fault)
+    here = structs.replace(situation(routes_left=1), fault=fault)
     assert isinstance(reroute(here), Step) is (about != "request")

@@ -8,6 +8,7 @@ import pytest
 from hands import Play, broke, cut, reject, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sidestream.errors import Cancelled, SidestreamError
 from sidestream.recovery.clocks import Timeouts
@@ -79,7 +80,7 @@ def play(call: Call, plays: list[Play], *, seconds: float = 0.0, clocks: bool = 
                 _, outcome = plays[min(len(course.sends), len(plays)) - 1](action.exchange, now)
                 if clocks and isinstance(outcome, Broke):
                     now = min(begun + action.clocks.first, action.clocks.deadline, action.clocks.until)
-                    outcome = replace(outcome, at=now)
+                    outcome = structs.replace(outcome, at=now)
             elif isinstance(action, Renew):
                 key = Secret(f"renewed {len(course.sends)}")
                 outcome = Renewed(replace(action.route, api_key=key), "", now)

@@ -63,13 +63,13 @@ def test_a_file_that_others_can_read_is_used_and_told_of_once(
 ) -> None:
     """It works, one warning names the file, and doctor finds the same words; the next renewal closes it."""
     signed = sign_in(home)
-    assert signed.advice == ""
+    assert signed.remark == ""
     (home / "auth.json").chmod(0o640)
     with caplog.at_level(logging.WARNING, "sidestream"):
         signed.apply(route())
         signed.apply(route())
-    assert caplog.messages == [signed.advice]
-    assert signed.advice == f"{home / 'auth.json'} is open to other users of this machine: chmod 600 it"
+    assert caplog.messages == [signed.remark]
+    assert signed.remark == f"{home / 'auth.json'} is open to other users of this machine: chmod 600 it"
 
 
 # What a route gets.
@@ -159,6 +159,14 @@ def test_the_token_goes_to_its_own_endpoint_and_to_those_named(home: Path, url: 
         return
     with pytest.raises(ConfigError, match=r"the key of the Codex sign-in is for https://chatgpt\.com"):
         signed.apply(Route(url, MODEL, "responses"))
+
+
+def test_an_endpoint_that_is_no_address_takes_no_token(home: Path) -> None:
+    """Nonsense among `endpoints` names nothing; the token still goes where it belongs, and nowhere else."""
+    signed = sign_in(home, endpoints=["http://127.0.0.1:port/mine", "http://[::1/mine", "nonsense"])
+    assert signed.apply(OFFICIAL).api_key
+    with pytest.raises(ConfigError, match=r"the key of the Codex sign-in is for https://chatgpt\.com"):
+        signed.apply(Route("http://127.0.0.1:8/mine", MODEL, "responses"))
 
 
 def test_the_backend_speaks_one_wire(home: Path) -> None:

@@ -228,6 +228,14 @@ def test_what_makes_no_sense_is_an_error_with_its_line(text: str, message: str, 
     assert hint in said.hint
 
 
+def test_a_header_is_wrong_once() -> None:
+    """A name that is none is not looked at for anything else."""
+    for table in ("headers", "header_env"):
+        assert " more" not in str(
+            error(f"[routes.a]\nprovider = 'openai'\nmodel = 'm'\n{table}={{'a b'='X'}}")
+        )
+
+
 def test_one_error_says_how_many_there_are() -> None:
     """The first problem is the message; that there are others is said, and where to see them."""
     assert str(error("mian = 1\n[defaults]\ntimeout = 0\ntries = 0")).endswith(

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import httpcore2
 import pytest
 
 from sidestream import Route, Secret
@@ -17,6 +16,7 @@ from sidestream.lab.record import Request
 from sidestream.lab.script import Script
 from sidestream.net import sync
 from sidestream.net.common import CallClock
+from sidestream.net.failures import ConnectError
 from sidestream.recovery.origins import Origins
 from sidestream.routes.detect import Answer, Question, adetect, as_found, detect, probe, remembered
 from sidestream.routes.providers import Found, provider, speaks
@@ -277,7 +277,7 @@ def test_who_cannot_be_reached_is_asked_again() -> None:
     origins = Origins(lambda: 0.0)
 
     def ask(route: Route, method: str, target: str, body: bytes) -> Answer:
-        raise httpcore2.ConnectError(f"no way to {target} with {route.api_key}")
+        raise ConnectError(f"no way to {target} with {route.api_key}")
 
     route = Route(BASE, "m", "chat", Secret("sk-canary"))
     found = detect(route, ask, origins, clock=lambda: 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidestream import ConfigError, NoRoute, Route, Secret
-from sidestream.routes.environment import OPENAI, routes_from_environment
+from sidestream.routes.environment import OPENAI, routes_from_environment, source_of
 
 LOCAL = "http://127.0.0.1:8080/v1"
 
@@ -135,6 +135,20 @@ def test_an_unusable_key_file_is_an_error(content: bytes | None, tmp_path) -> No
     env = {"SIDESTREAM_API_KEY_FILE": str(path), "SIDESTREAM_BASE_URL": LOCAL}
     with pytest.raises(ConfigError, match=str(path)):
         only(env, None, None, "m")
+
+
+def test_the_source_of_a_key_is_who_holds_it(tmp_path) -> None:
+    """A variable or the file it names, if the same key is there; whatever else is set says nothing."""
+    (tmp_path / "key").write_text(" in-file\n")
+    env = {
+        "SIDESTREAM_API_KEY_FILE": str(tmp_path / "key"),
+        "SIDESTREAM_FALLBACK_API_KEY_FILE": str(tmp_path / "gone"),
+        "OPENAI_API_KEY": "in-variable",
+    }
+    assert source_of(Secret("in-variable"), env) == "env OPENAI_API_KEY"
+    assert source_of(Secret("in-file"), env) == "file of env SIDESTREAM_API_KEY_FILE"
+    assert source_of(Secret("argument"), env) == ""
+    assert source_of(Secret("in-file"), {**env, "SIDESTREAM_API_KEY": "x"}) == ""
 
 
 def test_without_a_model_there_is_no_route() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,51 @@ FALLBACK = {
     "SIDESTREAM_FALLBACK_MODEL": "m-b",
     "SIDESTREAM_FALLBACK_API_KEY": "key-of-b",
 }
+
+
+def test_half_a_fallback_of_the_environment_is_nobodys_with_configured_ones() -> None:
+    """What the configuration says of fallbacks takes the place of the environment's, whatever that is."""
+    half = {"SIDESTREAM_BASE_URL": "https://env.test/v1", "SIDESTREAM_MODEL": "m"}
+    half["SIDESTREAM_FALLBACK_MODEL"] = "f"
+    routes = planner(f'fallbacks = ["second"]\n{ROUTES}', half).plan(Choice()).routes
+    assert [route.name for route in routes] == ["env.test/m", "second"]
+    with pytest.raises(ConfigError, match="half configured"):
+        planner("", half).plan(Choice())
+
+
+def test_a_client_of_one_endpoint_beside_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint is the main one; of a fallback in variables nothing is looked at."""
+    monkeypatch.setenv("SIDESTREAM_FALLBACK_MODEL", "f")
+    monkeypatch.setenv("KEY_SECOND", "k")
+    with Client(
+        "https://own.test/v1", model="m", config=parse(f'fallbacks = ["second"]\n{ROUTES}', "c")
+    ) as client:
+        assert [route.name for route in client.routes] == ["own.test/m", "second"]
+
+
+def test_the_environment_is_read_for_every_call() -> None:
+    """What a variable says now counts now, though what follows from it is kept."""
+    environ = {"SIDESTREAM_BASE_URL": "https://env.test/v1", "SIDESTREAM_MODEL": "m"}
+    environ["SIDESTREAM_API_KEY"] = "1"
+    made = Planner(environ=environ)
+    first = made.plan(Choice()).routes
+    assert made.plan(Choice()).routes[0] is first[0]
+    environ["SIDESTREAM_API_KEY"] = "2"
+    assert [route.api_key for route in made.plan(Choice()).routes] == [Secret("2")]
+    environ["SIDESTREAM_FALLBACK_BASE_URL"] = "https://spare.test/v1"
+    environ["SIDESTREAM_FALLBACK_MODEL"] = "s"
+    assert [route.name for route in made.plan(Choice()).routes] == ["env.test/m", "spare.test/s"]
+
+
+def test_a_route_that_a_call_brings_is_not_kept() -> None:
+    """A planner holds on to no key but those of its own routes."""
+    made = Planner(routes=[])
+    given = Route("https://own.test/v1", "m", "chat", Secret("key"))
+    made.plan(Choice(route=given))
+    gone = weakref.ref(given)
+    del given
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_environment_is_the_lowest_layer_of_each_setting() -> None:

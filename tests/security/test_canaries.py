@@ -40,6 +40,9 @@ from roads import AT_ONCE, Renewing, asked
 from sidestream import AsyncClient, Client, ConfigError, Limits, Route, Secret, Timeouts
 from sidestream.drivers import System
 from sidestream.lab import Codex, Fault, Lab, Plan, Request, Script, fingerprint, script
+from sidestream.net import sync
+from sidestream.net.common import CallClock
+from sidestream.recovery.clocks import Clocks, Meter
 from sidestream.recovery.faults import FaultKind
 from sidestream.recovery.origins import Origins, StormRules
 from sidestream.routes.codex import CodexSignIn
@@ -87,8 +90,6 @@ class Witness(logging.Handler):
         return found
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("httpcore2") and "receive_response_headers" in record.getMessage():
-            return  # at DEBUG, httpcore2 shows what a server's headers say (SECURITY.md)
         self.saw(f"log {record.name}", self.format(record), repr(record.__dict__))
 
     def saw(self, place: str, *values: Any) -> None:
@@ -535,10 +536,6 @@ def test_what_a_credential_raises_is_not_quoted(lab: Labs, witness: Witness, way
 
 def test_a_probe_asks_its_own_endpoint_only(lab: Labs, witness: Witness) -> None:
     """Every question goes to the route's origin with the route's key; a redirect is not followed."""
-    import httpcore2
-
-    from sidestream.net.common import http_request
-
     secret = witness.secret("env")
     other = lab(ANSWER)
     moved = script.error(307, "", headers={"Location": f"{other.url}/models"})
@@ -547,9 +544,11 @@ def test_a_probe_asks_its_own_endpoint_only(lab: Labs, witness: Witness) -> None
 
     def ask(to: Route, method: str, target: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         assert to.origin == route.origin
-        with httpcore2.ConnectionPool() as pool:
-            response = pool.handle_request(http_request(to, body, None, method, target))
-            return response.status, {}, response.read()
+        watch = sync.Watch(CallClock(time.monotonic))
+        watch.meter = Meter(Clocks(5, 5, 5, watch.clock.now() + 5), watch.clock.now())
+        with contextlib.closing(sync.Pool().open(to, watch)) as lane:
+            opened = lane.send(to, body, method, target)
+            return opened.status, opened.headers, lane.rest()
 
     origins = Origins(time.monotonic)
     found = detect(route, ask, origins, clock=time.monotonic)

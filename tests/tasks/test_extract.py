@@ -262,6 +262,8 @@ def test_what_is_no_object_is_the_callers_mistake(wanted: Any) -> None:
         ({"additionalProperties": {"type": "string"}}, {"b": 1}, "the answer.b is not of type string"),
         ({"properties": {"a": {"items": {"type": "null"}}}}, {"a": [None, 1]}, "the answer.a[1] is not of"),
         ({"properties": {"a": {"anyOf": [{"type": "null"}, {"const": 2}]}}}, {"a": 1}, "the answer.a fits"),
+        ({"anyOf": [{}], "oneOf": [{"required": ["a"]}]}, {}, "the answer fits none of the 1 schemas"),
+        ({"properties": {"a": {"enum": [1, 2], "const": 1}}}, {"a": 2}, "the answer.a is none of [1]"),
         ({"allOf": [{"required": ["a"]}]}, {}, "the answer has no 'a'"),
         ({"properties": {"a": {"$ref": "#/$defs/S"}}, "$defs": {"S": {"const": 2}}}, {"a": 1}, "the answer"),
         ({"properties": {"a": {"$ref": "elsewhere.json"}}}, {"a": 1}, ""),
@@ -297,7 +299,25 @@ def test_any_object_is_found_among_words(value: dict[str, Any], words: str) -> N
         assert next(found(text)) == value
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{" * 100_000, "[" * 100_000 + "{", '{"a":' * 100_000, "{a: 1}"])
+@pytest.mark.parametrize("text", ["```{}```" * 200, "{} " * 200, "```json\n{}\n```\n{} " * 200])
+def test_an_answer_is_searched_in_so_many_places(text: str) -> None:
+    """Fences and words alike count against one limit."""
+    assert len(list(found(text))) <= 50
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "```" + "a" * 200_000,
+        "``` " * 50_000,
+        "{" * 100_000,
+        "[" * 100_000 + "{",
+        '{"a":' * 100_000,
+        "{a: 1}",
+    ],
+)
 def test_nonsense_holds_no_object(text: str) -> None:
     """However deep or broken: nothing is found, and nothing breaks."""
     assert list(found(text)) == []

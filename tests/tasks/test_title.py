@@ -13,6 +13,7 @@ from sidestream import Cancel, Cancelled, InvalidAnswer, Reply, StreamDropped, U
 from sidestream.lab import Fault, Lab, Plan, script
 from sidestream.routes.config import TaskConfig
 from sidestream.tasks import atitle, title
+from sidestream.tasks.asking import told
 from sidestream.tasks.title import _cut, _read, _talk
 
 PAIR = (title, atitle)
@@ -160,7 +161,26 @@ def test_a_long_conversation_is_shown_by_its_beginning_and_its_last_words() -> N
     question = next(_talk(TaskConfig(), [*long, {"role": "user", "content": "the last words"}], "", 80))
     assert "turn 0" in question.input
     assert "the last words" in question.input
-    assert len(question.input) < 12_000
+    assert len(question.input) <= 8_000 + len("<conversation>\n\n</conversation>")
+
+
+@pytest.mark.parametrize("size", [1, 990, 1_400, 1_495, 5_000])
+@pytest.mark.parametrize("count", [1, 5, 6, 9])
+def test_a_conversation_is_shown_in_so_many_characters(count: int, size: int) -> None:
+    """8,000 characters, labels and the last words included; what fits is whole."""
+    turns = [{"role": role, "content": f"{n}" * size} for n in range(count) for role in ("user", "assistant")]
+    shown = told(turns)
+    assert len(shown) <= 8_000
+    assert f"User: {count - 1}" in shown
+    if count * (size + 12) * 2 < 8_000:
+        assert "[…]" not in shown
+
+
+@pytest.mark.parametrize("before", range(1_480, 1_500))
+def test_a_secret_at_the_cut_is_out(before: int) -> None:
+    """What is cut off does not leave the beginning of a secret that is known by its whole."""
+    secret = "sk-" + "Canary0d41d8cd98f00b204"
+    assert "Canary" not in told("x" * before + " " + secret)
 
 
 def test_an_image_without_words_is_mentioned() -> None:

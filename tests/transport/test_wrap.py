@@ -199,6 +199,17 @@ def test_a_stall_behind_keep_alives_is_a_stall() -> None:
         assert [row.ended for row in reply.attempts] == ["stalled", "complete"]
 
 
+def test_a_stall_after_the_first_output_is_not_waited_for_as_long_as_the_first() -> None:
+    """The watchdog, which was to come for the first output, comes earlier once that is there."""
+    plan = Plan([Fault.stall(after_event=8)])
+    with Lab(Continuing(TEXT), plan=plan) as lab:
+        client = openai_at(lab, timeout=Timeouts(total=1e5, first=9e4, idle=0.2))
+        assert chat(client) == TEXT
+    reply = last_call(client)
+    assert reply is not None
+    assert [row.ended for row in reply.attempts] == ["stalled", "complete"]
+
+
 def test_a_deadline_is_the_sdks_timeout() -> None:
     """When nothing came in time, and asking again brought nothing either."""
     with Lab(script.chat_text(TEXT), plan=Plan([Fault.stall(after_event=0)] * 9)) as lab:

@@ -9,13 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sidestream.assembler import Assembler
 from sidestream.errors import CallFailed, Refused
 from sidestream.recovery.flow import Send, flow
 from sidestream.recovery.policy import Policy
 from sidestream.reply import Reply
-from sidestream.wire.events import Event, Restarted, StreamEvent, TextDelta
+from sidestream.wire.events import Event, ReasoningDelta, Restarted, StreamEvent, TextDelta
 from sidestream.wire.sse import Decoder, ServerSentEvent
 from streams import ALL, BROKEN, CORPUS, GOOD, WIRES, Stream, attempt, halves, one_by_one
 
@@ -107,6 +108,25 @@ def test_every_two_way_split_decodes_to_the_same_events(stream: Stream) -> None:
     expected = events(stream, [whole])
     for count in parted:
         assert events(stream, [whole[:count], whole[count:]]) == expected
+
+
+@pytest.mark.parametrize("stream", ALL, **ids)
+def test_the_next_piece_of_a_text_says_what_its_event_says(stream: Stream) -> None:
+    """Text that is read without making an event of it leaves the decoder as the event would."""
+    if stream.name in ("broken/chat-json-error", "broken/chat-html"):
+        return
+    plain, quick = (WIRES[stream.wire].Decoder(stream.choices) for _ in range(2))
+    last: Event | None = None
+    for frame in Decoder(error_field=True, blanks=True).feed(stream.data):
+        expected, found = plain.feed([frame]), []
+        goes_on = isinstance(last, (TextDelta, ReasoningDelta)) and not quick.over
+        if goes_on and frame.type != "error" and (text := quick.piece(frame.data)):
+            found = [replace(last, delta=text)]
+        else:
+            found = quick.feed([frame])
+        assert found == expected
+        assert (quick.over, quick.cursor, str(quick.broken)) == (plain.over, plain.cursor, str(plain.broken))
+        last = found[-1] if found else last
 
 
 def events(stream: Stream, batches: list[list[ServerSentEvent]]) -> tuple[list[Event], str]:

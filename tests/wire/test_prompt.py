@@ -482,13 +482,6 @@ def test_size_grows_with_the_prompt(messages: list[JSON]) -> None:
     assert size(request) >= sum(len(text) for _, text in texts_of(messages)) + len("be brief")
 
 
-def test_without_drops_one_parameter_only() -> None:
-    """A request without a parameter is the same request otherwise, and the original stays."""
-    request = Request(({"role": "user", "content": "a"},), "i", ({"type": "x"},), {"a": 1, "b": 2})
-    assert request.without("a") == Request(request.messages, "i", request.tools, {"b": 2})
-    assert request.params == {"a": 1, "b": 2}
-
-
 @pytest.mark.parametrize(("count", "choices"), [(None, 1), (1, 1), (3, 3), (0, 1), (-2, 1), ("2", 1)])
 def test_choices_are_what_n_says(count: object, choices: int) -> None:
     """`n` counts only if it is a number above zero."""

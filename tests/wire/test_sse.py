@@ -134,8 +134,21 @@ def test_cutting_a_recorded_stream_changes_nothing(stream: Stream, rng: random.R
     assert_cutting_changes_nothing(stream.data, rng)
 
 
+def at_sight(chunks: list[bytes]) -> list[ServerSentEvent]:
+    """The same, as far as possible without looking for the end of an event."""
+    decoder, found = Decoder(), []
+    for chunk in chunks:
+        data = decoder.alike(chunk)
+        found += decoder.feed(chunk) if data is None else [decoder.event(data, chunk)]
+    return found
+
+
 def assert_cutting_changes_nothing(data: bytes, rng: random.Random) -> None:
     whole = decode([data])
+    ends = [at + 2 for at in range(len(data)) if data[at : at + 2] == b"\n\n"]
+    events = [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True) if a < b]
+    assert at_sight(events) == whole
+    assert all(at_sight(pieces(data, rng)) == whole for _ in range(20))
     assert decode(one_by_one(data)) == whole
     for cut in halves(data):
         assert decode(cut) == whole, f"cut at {len(cut[0])}"

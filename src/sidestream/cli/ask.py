@@ -60,7 +60,7 @@ def ask(
     if local and endpoint.chosen:
         raise UsageError("--local is a model of its own", hint="leave out --local, or --model and --base-url")
     story = Story(quiet or json)
-    asked = {
+    asked: dict[str, Any] = {
         "input": _prompt(prompt),
         "instructions": _text(system, "--system"),
         "max_output_tokens": max_tokens,
@@ -69,6 +69,7 @@ def ask(
     live = sys.stdout.isatty() if held is None else not held
     ask_it = _live if live and not json else _held
     with endpoint.embedded(story) if local else endpoint.client() as client:
+        asked["timeout"] = endpoint.timeouts(client)
         try:
             reply = ask_it(client, story, asked)
         except SidestreamError as error:
@@ -99,17 +100,22 @@ def _text(argument: str, name: str) -> str:
 
 
 def _held(client: Client, story: Story, asked: dict[str, Any]) -> Reply:
-    with story.waiting(f"waiting for {client.routes[0].model}"):
+    with story.waiting(_waiting_for(client)):
         return client.complete(notify=story.recovering, **asked)
 
 
 def _live(client: Client, story: Story, asked: dict[str, Any]) -> Reply:
-    with client.stream(**asked) as stream, story.waiting(f"waiting for {client.routes[0].model}") as begin:
+    with client.stream(**asked) as stream, story.waiting(_waiting_for(client)) as begin:
         for event in stream:
             begin()
             _show(story, event, stream.reply)
         story.end_answer()
         return stream.reply
+
+
+def _waiting_for(client: Client) -> str:
+    """Raises NoRoute: there is nobody to wait for."""
+    return f"waiting for {client.plan().routes[0].model}"
 
 
 def _show(story: Story, event: StreamEvent, reply: Reply) -> None:

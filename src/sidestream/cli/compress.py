@@ -38,6 +38,7 @@ Ask: TypeAlias = Callable[[list[dict[str, str]]], str]
 
 _LONGEST = 64 * 1024 * 1024
 _RATIO = 0.2
+_TASK = "compression"
 
 
 @click.command("compress", short_help="Shorten an agent's conversation, in its own format.")
@@ -48,7 +49,9 @@ _RATIO = 0.2
     type=Number("share", above=0, most=1),
     help=f"Target length as a share of the source.  [{_RATIO}]",
 )
-@click.option("--tokens", type=click.IntRange(1), metavar="N", help="Target length in tokens (estimated).")
+@click.option(
+    "--tokens", type=click.IntRange(1), metavar="N", help="Target length in tokens; see --count-as."
+)
 @click.option(
     "--window", type=click.IntRange(1), metavar="N", help="Let the policy decide for this context window."
 )
@@ -140,21 +143,27 @@ def _summarised(conversation: Conversation, target: _Target, endpoint: Endpoint,
     """By a model if one is configured, by quoting otherwise."""
     try:
         with endpoint.client() as client:
-            return target.run(conversation, asking(client, story))
-    except NoRoute:
+            return target.run(conversation, asking(client, endpoint, story))
+    except NoRoute as error:
         if endpoint.chosen:
             raise
-    story.say("no model is configured: quoting only (extractive)", "dim")
+        story.say(f"{error}: quoting only (extractive)", "dim")
     return target.run(conversation)
 
 
-def asking(client: Client, story: Story) -> Ask:
-    """What asks a client's model for a summary, with the story told on stderr."""
+def asking(client: Client, endpoint: Endpoint, story: Story) -> Ask:
+    """What asks a client's model for a summary, with the story told on stderr.
+
+    Raises:
+        NoRoute: there is no model to ask.
+    """
+    model = client.plan(_TASK).routes[0].model
+    timeouts = endpoint.timeouts(client, _TASK)
 
     def ask(prompt: list[dict[str, Any]]) -> str:
         try:
-            with story.waiting(f"waiting for {client.routes[0].model} to summarise"):
-                reply = client.complete(prompt, task="compression", notify=story.recovering)
+            with story.waiting(f"waiting for {model} to summarise"):
+                reply = client.complete(prompt, task=_TASK, timeout=timeouts, notify=story.recovering)
         except SidestreamError as error:
             story.ledger(error.attempts)
             raise

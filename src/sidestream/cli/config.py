@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib.resources import files
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import click
 
 from ..errors import ConfigError, NoRoute, UsageError
 from ..recovery.clocks import Timeouts
 from ..recovery.policy import Policy
+from ..route import Route
 from ..routes.config import VARIABLE, Config, RouteConfig, config_files, examine, load_config
-from ..routes.environment import routes_from_environment
-from ..routes.secrets import EnvKey, Kept, KeyringKey, credentials_of
+from ..routes.environment import Environment, without_query
+from ..routes.secrets import EnvKey, Kept, KeyringKey, credentials_of, state_of
 from ..routes.toml_tables import keys_of
 from .options import output_options
 from .shapes import as_json
@@ -128,7 +128,8 @@ def init(json: bool, quiet: bool) -> None:
 def settings(read: Config, environ: Mapping[str, str]) -> Iterator[Setting]:
     """Every value in force, with its place."""
     yield Setting("main", _main(read, environ), read.where("main"))
-    fallbacks = _environment_routes(environ)[1:] if read.fallbacks is None else list(read.fallbacks)
+    spare = Environment(environ).fallback() if read.fallbacks is None else ()
+    fallbacks = [*map(_named, spare), *(read.fallbacks or ())]
     yield Setting("fallbacks", fallbacks, read.where("fallbacks"))
     yield Setting("discover", bool(read.discover), read.where("discover"))
     standard = _standard()
@@ -176,7 +177,7 @@ def _route(read: Config, name: str, route: RouteConfig, environ: Mapping[str, st
         elif key == "header_env":
             value = {header: f"env {n} ({_state(EnvKey(n, environ))})" for header, n in value.items()}
         elif key == "base_url":
-            value = _address(value)
+            value = f"{without_query(value)}?{HIDDEN}" if "?" in value else value
         elif key == "rejects":
             value = sorted(value)
         elif key == "prices":
@@ -188,32 +189,22 @@ def _route(read: Config, name: str, route: RouteConfig, environ: Mapping[str, st
 
 def _state(credential: Kept) -> str:
     """Whether a key is there."""
-    if isinstance(credential, KeyringKey):
-        return "not looked for"
-    try:
-        credential.read()
-    except ConfigError:
-        return "unusable" if credential.there else "missing"
-    return f"set, {credential.remark}" if credential.remark else "set"
-
-
-def _address(base_url: str) -> str:
-    """An endpoint without its query: keys have been seen there."""
-    url = urlsplit(base_url)
-    return f"{base_url.partition('?')[0]}?{HIDDEN}" if url.query else base_url
+    state = "not looked for" if isinstance(credential, KeyringKey) else state_of(credential)
+    return f"{state}, {credential.remark}" if state == "set" and credential.remark else state
 
 
 def _main(read: Config, environ: Mapping[str, str]) -> Any:
     """Where calls go first: as a file says it, or the environment's route."""
-    return read.main or next(iter(_environment_routes(environ)), None)
-
-
-def _environment_routes(environ: Mapping[str, str]) -> list[str]:
+    if read.main:
+        return read.main
     try:
-        routes = routes_from_environment(environ=environ)
+        return _named(Environment(environ).main())
     except NoRoute:
-        return []
-    return [f"{route.name} ({'with' if route.api_key else 'without'} a key)" for route in routes]
+        return None
+
+
+def _named(route: Route) -> str:
+    return f"{route.name} ({'with' if route.api_key else 'without'} a key)"
 
 
 def _remarks(read: Config, environ: Mapping[str, str]) -> Iterator[str]:

@@ -105,7 +105,7 @@ def _model(
         yield None
         return
     with endpoint.client() as client:
-        yield asking(client, story)
+        yield asking(client, endpoint, story)
 
 
 def _table(scores: list[Score]) -> str:

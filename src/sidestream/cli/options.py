@@ -18,7 +18,6 @@ import click
 from ..client import Client
 from ..recovery.clocks import Timeouts
 from ..route import Route, Secret, Wire
-from ..routes.config import Config, load_config
 from .terminal import Story
 
 __all__ = ["Endpoint", "Number", "endpoint_options", "output_options"]
@@ -72,21 +71,12 @@ class Endpoint:
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
         """A client for it. Raises NoRoute, ConfigError."""
-        in_place = bool(self.base_url or self.wire)
-        config = None if in_place else self._config()
-        timeouts = Timeouts(**self.clocks) if in_place else None
-        with Client(
-            self.base_url, model=self.model, wire=self.wire, config=config, timeout=timeouts
-        ) as client:
+        with Client(self.base_url, model=self.model, wire=self.wire) as client:
             yield client
 
-    def _config(self) -> Config:
-        """The configuration, the clocks of the command line above those of its [defaults]."""
-        read = load_config()
-        named: dict[str, Any] = {
-            "timeout" if name == "total" else name: value for name, value in self.clocks.items()
-        }
-        return replace(read, defaults=replace(read.defaults, **named))
+    def timeouts(self, client: Client, task: str = "") -> Timeouts:
+        """The clocks of a call: what the command line says is above all that is configured."""
+        return replace(client.timeouts(task), **self.clocks)
 
     @contextlib.contextmanager
     def embedded(self, story: Story) -> Iterator[Client]:
@@ -98,7 +88,7 @@ class Endpoint:
             wire: Any = self.wire or "chat"
             key = Secret(running.api_key)
             route = Route(running.url, running.model, wire, key, name=running.model, continuation="trailing")
-            with Client(routes=[route], timeout=Timeouts(**self.clocks)) as client:
+            with Client(routes=[route]) as client:
                 yield client
 
 

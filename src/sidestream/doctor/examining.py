@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from ..client import AsyncClient, Client
 from ..errors import ConfigError
 from ..recovery.worst import worst_of
 from ..route import Route
 from ..routes.detect import remembered
+from ..routes.environment import source_of, without_query
 from ..routes.plan import Choice, Known
 from ..routes.providers import facts_for, speaks
-from ..routes.secrets import Kept
+from ..routes.secrets import Kept, state_of
 from .report import Health, Key, Report, RouteReport, TaskReport
 
-__all__ = ["QUESTION", "AnyClient", "examine", "route_report", "task_report", "wanted"]
+__all__ = ["QUESTION", "AnyClient", "examine", "route_report", "task_report"]
 
 AnyClient = Client | AsyncClient
 QUESTION = "Answer with one word: hello."
@@ -39,18 +39,8 @@ def examine(client: AnyClient, *, task: str | None = None) -> Report:
     """
     planner, now = client._planner, client._system.unix_time()
     tasks = tuple(task_report(client, name) for name in (("", *planner.tasks) if task is None else (task,)))
-    known = wanted(client, task, tasks)
+    known = planner.known(task)
     return Report(now, planner.config.files, tuple(route_report(client, each) for each in known), tasks)
-
-
-def wanted(client: AnyClient, task: str | None, tasks: tuple[TaskReport, ...]) -> tuple[Known, ...]:
-    """The routes to look at: all of them, or those of one task."""
-    known = client._planner.known()
-    if task is None:
-        return known
-    names = {name for each in tasks for name in each.routes}
-    left_out = "\n".join(said for each in tasks for said in (*each.skipped, each.problem))
-    return tuple(each for each in known if each.route.name in names or f"{each.route.name}: " in left_out)
 
 
 # A task.
@@ -90,7 +80,7 @@ def route_report(client: AnyClient, known: Known) -> RouteReport:
     facts = facts_for(route)
     return RouteReport(
         name=route.name,
-        url=_address(route),
+        url=without_query(route.base_url),
         wire=found.wire if found else route.wire,
         wire_source=found.why if found else _who_says(known),
         guessed=route.guessed and not (found and found.sure),
@@ -113,11 +103,6 @@ def route_report(client: AnyClient, known: Known) -> RouteReport:
     )
 
 
-def _address(route: Route) -> str:
-    """The endpoint without its query: keys have been seen there."""
-    return urlsplit(route.base_url)._replace(query="", fragment="").geturl()
-
-
 def _who_says(known: Known) -> str:
     route = known.route
     found = speaks(route.base_url, route.model)
@@ -129,28 +114,15 @@ def _who_says(known: Known) -> str:
 def _key(known: Known, environ: Any) -> Key:
     credential, route = known.credential, known.ready or known.route
     if credential is None:
-        source = _given_by(route, environ)
-        return Key(source, "set" if route.api_key else "none")
-    remark = getattr(credential, "remark", "") or getattr(credential, "advice", "")
-    if known.ready is None:
-        there = isinstance(credential, Kept) and getattr(credential, "there", True)
-        return Key(credential.label, "unusable" if there else "missing", remark=remark)
+        if route.api_key is None:
+            return Key("", "none")
+        return Key(source_of(route.api_key, environ) or "the program", "set")
+    remark = getattr(credential, "remark", "")
+    if known.ready is None:  # perhaps for another reason than its key
+        kept = state_of(credential) if isinstance(credential, Kept) else "missing"
+        return Key(credential.label, kept, remark=remark)
     state: Literal["set", "signed in"] = "set" if isinstance(credential, Kept) else "signed in"
     return Key(credential.label, state, route.expires, remark)
-
-
-# What may hold the key of a route that the environment names.
-_VARIABLES = ("SIDESTREAM_API_KEY", "SIDESTREAM_FALLBACK_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
-
-
-def _given_by(route: Route, environ: Any) -> str:
-    """Where a key comes from that is part of its route: the variable that holds the same, or the program."""
-    if route.api_key is None:
-        return ""
-    key = route.api_key.reveal()
-    variable = next((name for name in _VARIABLES if environ.get(name, "").strip() == key), "")
-    file = next((f"{name}_FILE" for name in _VARIABLES[:2] if environ.get(f"{name}_FILE")), "")
-    return f"env {variable}" if variable else f"file of env {file}" if file else "the program"
 
 
 def _health(client: AnyClient, route: Route) -> Health:

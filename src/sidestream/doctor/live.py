@@ -8,7 +8,7 @@ remembered by the process. What a call changes about health and wires is in the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -18,18 +18,20 @@ from ..client import AsyncClient, Client
 from ..errors import SidestreamError, UsageError
 from ..net import sync
 from ..net.common import CallClock
-from ..recovery.clocks import Clocks, Meter
+from ..recovery.clocks import Meter
 from ..reply import Reply
 from ..route import Route
+from ..routes.detect import SECONDS as PROBE
 from ..routes.detect import Answer, adetect, as_found, detect
 from ..routes.plan import Known
 from ..routes.providers import Found
-from .examining import QUESTION, AnyClient, examine, route_report, task_report, wanted
+from .examining import QUESTION, AnyClient, examine, route_report, task_report
 from .report import Live, Report
 
 __all__ = ["AT_ONCE", "SECONDS", "acheck", "check"]
 
 SECONDS, AT_ONCE = 30.0, 4
+_TOO_LITTLE = 0.001  # seconds
 
 
 def check(
@@ -38,11 +40,11 @@ def check(
     """As `examine`, and one tiny call to every route that can be used. It costs a few tokens each.
 
     Args:
-        seconds: for one route, everything included.
+        seconds: for one route, the question for its wire included, which gets half of it at most.
         at_once: calls under way at the same time, 1 to 32.
     """
     report = examine(client, task=task)
-    stop, known = Cancel(), wanted(client, task, report.tasks)
+    stop, known = Cancel(), client._planner.known(task)
 
     def one(each: Known) -> Live | None:
         return _live(client, each.ready, seconds, stop) if each.ready else None
@@ -63,7 +65,7 @@ async def acheck(
     import asyncio  # a sync program need not load it
 
     report = examine(client, task=task)
-    known = wanted(client, task, report.tasks)
+    known = client._planner.known(task)
     turns = asyncio.Semaphore(_bounded(at_once))
 
     async def one(each: Known) -> Live | None:
@@ -96,12 +98,14 @@ _ASKED: dict[str, Any] = {"max_output_tokens": 16, "empty_is_failure": False}
 
 def _live(client: Client, route: Route, seconds: float, stop: Cancel) -> Live:
     system, found = client._system, None
+    left, probe = _time(client, seconds), min(PROBE, seconds / 2)
     with _timed(client) as took:
         if route.guessed:
-            found = detect(route, _asker(client, stop), system.origins, clock=system.clock)
+            ask = _asker(client, stop, _time(client, probe))
+            found = detect(route, ask, system.origins, clock=system.clock, seconds=probe)
             route = as_found(route, found)
         try:
-            reply = client.complete(QUESTION, route=route, timeout=seconds, cancel=stop, **_ASKED)
+            reply = client.complete(QUESTION, route=route, timeout=left(), cancel=stop, **_ASKED)
         except SidestreamError as error:
             return _failure(error, took(), found)
         return _success(reply, took(), found)
@@ -109,15 +113,24 @@ def _live(client: Client, route: Route, seconds: float, stop: Cancel) -> Live:
 
 async def _alive(client: AsyncClient, route: Route, seconds: float) -> Live:
     system, found = client._system, None
+    left, probe = _time(client, seconds), min(PROBE, seconds / 2)
     with _timed(client) as took:
         if route.guessed:
-            found = await adetect(route, _aasker(client), system.origins, clock=system.clock)
+            ask = _aasker(client, _time(client, probe))
+            found = await adetect(route, ask, system.origins, clock=system.clock, seconds=probe)
             route = as_found(route, found)
         try:
-            reply = await client.complete(QUESTION, route=route, timeout=seconds, **_ASKED)
+            reply = await client.complete(QUESTION, route=route, timeout=left(), **_ASKED)
         except SidestreamError as error:
             return _failure(error, took(), found)
         return _success(reply, took(), found)
+
+
+def _time(client: AnyClient, seconds: float) -> Callable[[], float]:
+    """What is left of so many seconds from now on; with nothing left, too little for anything."""
+    clock = client._system.clock
+    until = clock() + seconds
+    return lambda: max(until - clock(), _TOO_LITTLE)
 
 
 @contextlib.contextmanager
@@ -155,18 +168,13 @@ def _failure(error: SidestreamError, seconds: float, found: Found | None) -> Liv
 
 # The questions of a probe.
 
-_PROBE_SECONDS = 5.0
+_EACH_SECONDS = 5.0
 
 
-def _briefly(clock: CallClock) -> Meter:
-    now, seconds = clock.now(), _PROBE_SECONDS
-    return Meter(Clocks(seconds, seconds, seconds, now + seconds), now)
-
-
-def _asker(client: Client, stop: Cancel) -> Any:
+def _asker(client: Client, stop: Cancel, left: Callable[[], float]) -> Any:
     def ask(route: Route, method: str, target: str, body: bytes) -> Answer:
         watch = sync.Watch(CallClock(client._system.clock))
-        watch.meter = _briefly(watch.clock)
+        watch.meter = Meter.of(min(_EACH_SECONDS, left()), watch.clock.now())
         unsubscribe = stop.subscribe(watch.stop)
         try:
             with contextlib.closing(client._pool.open(route, watch)) as lane:
@@ -178,10 +186,10 @@ def _asker(client: Client, stop: Cancel) -> Any:
     return ask
 
 
-def _aasker(client: AsyncClient) -> Any:
+def _aasker(client: AsyncClient, left: Callable[[], float]) -> Any:
     async def ask(route: Route, method: str, target: str, body: bytes) -> Answer:
         alarm = client._pool.alarm()
-        with alarm.guard(_briefly(alarm.clock)):
+        with alarm.guard(Meter.of(min(_EACH_SECONDS, left()), alarm.clock.now())):
             lane = await client._pool.open(route, alarm)
             async with contextlib.aclosing(lane):
                 opened = await lane.send(route, body, method, target)

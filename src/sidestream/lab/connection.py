@@ -1,6 +1,6 @@
 """One TCP connection: bytes in become requests, bytes out are whatever it is told, its end can be any end.
 
-Requests are parsed by h11. Responses are raw bytes, because no HTTP library would send them broken. A FIN
+Requests are parsed by httptools. Responses are raw bytes: no HTTP library would send them broken. A FIN
 or RST from the client counts as leaving: it is noted at once and cancels the task that is answering,
 whatever that task is waiting for. A half-closed client (FIN after its request) has therefore left, too.
 """
@@ -13,10 +13,11 @@ import ssl
 import struct
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import h11
+import httptools
 
 from .certs import TlsLayer
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from .record import Log, Request
 
-__all__ = ["ClientLeft", "Connection", "Incoming", "RequestReader", "Rules"]
+__all__ = ["ClientLeft", "Connection", "Incoming", "Refused", "RequestReader", "Rules"]
 
 _HEAD_LIMIT = 64 * 1024
 _FLUSH_LIMIT = 1.0
@@ -73,64 +74,108 @@ class Rules:
     broken: Callable[[Exception], None]
 
 
+class Refused(Exception):
+    """What came is no request, or too large a one. `status` is the answer it deserves."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"refused with {status}")
+        self.status = status
+
+
 class RequestReader:
-    """Bytes to requests, without I/O. Holds back whatever follows a complete request."""
+    """Bytes to requests, without I/O."""
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body
-        self._held = b""
+        self._ready: deque[Incoming] = deque()
+        self._refused: Refused | None = None
         self._restart()
 
     def _restart(self) -> None:
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
-        self._head: h11.Request | None = None
-        self._body = bytearray()
-        self._continued = False
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self.on_message_begin()
 
     def feed(self, data: bytes) -> None:
-        """More bytes from the client. Raises `h11.RemoteProtocolError` when they are too many."""
-        self._held += data
-        if len(self._held) > self._max_body + _HEAD_LIMIT:
-            raise h11.RemoteProtocolError("too much at once", error_status_hint=413)
+        """More bytes from the client. What is wrong with them is said by `next`, in its turn."""
+        if self._refused is not None:
+            return
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as other:  # nothing here speaks another protocol
+                data = data[other.args[0] :]
+                self._restart()
+                continue
+            except httptools.HttpParserError:
+                self._refuse(400)
+            break
+        self._head_size += len(data)
+        if self._begun and not self._headed and self._head_size > _HEAD_LIMIT:
+            self._refuse(431)
+        if sum(len(incoming.body) for incoming in self._ready) > self._max_body:
+            self._refuse(413)
 
     @property
     def wants_continue(self) -> bool:
         """True once, when the client waits for `100 Continue` before its body."""
-        wants = self._h11.they_are_waiting_for_100_continue and not self._continued
+        wants = self._expects and self._headed and not (self._body or self._continued)
         self._continued |= wants
         return wants
 
     def next(self) -> Incoming | None:
-        """The next complete request. Raises `h11.RemoteProtocolError` for what is none."""
-        if self._held:
-            self._h11.receive_data(self._held)
-            self._held = b""
-        while True:
-            event = self._h11.next_event()
-            if isinstance(event, h11.Request):
-                self._head = event
-            elif isinstance(event, h11.Data):
-                self._body += event.data
-                if len(self._body) > self._max_body:
-                    raise h11.RemoteProtocolError("request body too large", error_status_hint=413)
-            elif isinstance(event, h11.EndOfMessage):
-                return self._complete()
-            else:
-                return None
+        """The next complete request. Raises `Refused` for what is none."""
+        if self._ready:
+            return self._ready.popleft()
+        if self._refused is not None:
+            raise self._refused
+        return None
+
+    def _refuse(self, status: int) -> None:
+        if self._refused is None:
+            self._refused = Refused(status)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[str, str]] = []
+        self._body = bytearray()
+        self._begun, self._headed, self._expects, self._continued = True, False, False, False
+        self._head_size = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self._headed = True
+        named = dict(self._headers)
+        self._expects = named.get("expect", "").lower() == "100-continue"
+        if "host" not in named and self._parser.get_http_version() == "1.1":
+            self._refuse(400)
+
+    def on_body(self, body: bytes) -> None:
+        if self._refused is None:
+            self._body += body
+        if len(self._body) > self._max_body:
+            self._refuse(413)
+
+    def on_message_complete(self) -> None:
+        if self._refused is None:
+            self._ready.append(self._complete())
+        self._begun = False
 
     def _complete(self) -> Incoming:
-        head = cast("h11.Request", self._head)
-        incoming = Incoming(
-            method=head.method.decode("ascii"),
-            target=head.target.decode("latin-1"),
-            headers=tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in head.headers),
+        return Incoming(
+            method=self._parser.get_method().decode("ascii"),
+            target=self._target.decode("latin-1"),
+            headers=tuple(self._headers),
             body=bytes(self._body),
-            http10=head.http_version == b"1.0",
-            keep_alive=self._h11.their_state is not h11.MUST_CLOSE,
+            http10=self._parser.get_http_version() == "1.0",
+            keep_alive=self._parser.should_keep_alive(),
         )
-        self._held = bytes(self._h11.trailing_data[0])
-        self._restart()
-        return incoming
 
 
 class Connection(asyncio.Protocol):
@@ -166,8 +211,8 @@ class Connection(asyncio.Protocol):
         except ssl.SSLError:
             self._leave()
             self._transport.abort()
-        except h11.RemoteProtocolError as refused:
-            self._refuse(refused.error_status_hint)
+        except Refused as refused:
+            self._refuse(refused.status)
         if self._tls and self._tls.peer_left:
             self.eof_received()
 
@@ -250,8 +295,8 @@ class Connection(asyncio.Protocol):
         self._wait_idle()
         try:
             self._take_next()
-        except h11.RemoteProtocolError as refused:
-            self._refuse(refused.error_status_hint)
+        except Refused as refused:
+            self._refuse(refused.status)
 
     def _ending(self) -> dict[str, object]:
         by = "server" if self._left_at is None else "client"

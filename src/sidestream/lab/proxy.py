@@ -8,11 +8,14 @@ reused.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-import httpcore2
-
+from ..net import http1
+from ..net.common import tls_context
+from ..net.failures import NetworkFailure
 from .script import Script
 from .sse import EventSplitter
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["UpstreamFailed", "forward"]
 
 _CONNECT_SECONDS = 10.0
+_READ_BYTES = 64 * 1024
 # Of this connection, not of the message (RFC 9110 7.6.1), or set anew below.
 _HOP_BY_HOP = frozenset(
     {
@@ -54,41 +58,74 @@ async def forward(upstream: str, incoming: Incoming) -> AsyncIterator[tuple[Scri
     Raises:
         UpstreamFailed: no answer at all; or, from the iterator, the answer broke off.
     """
-    headers = [(n, v) for n, v in incoming.headers if n.lower() not in _REQUEST_DROPS]
-    if incoming.body:
-        headers.append(("Content-Length", str(len(incoming.body))))
-    async with contextlib.AsyncExitStack() as stack:
-        with _failing():
-            pool = await stack.enter_async_context(
-                httpcore2.AsyncConnectionPool(max_connections=1, keepalive_expiry=0)
-            )
-            response = await stack.enter_async_context(
-                pool.stream(
-                    incoming.method,
-                    upstream.rstrip("/") + incoming.target,
-                    headers=headers,
-                    content=incoming.body or None,
-                    extensions={"timeout": {"connect": _CONNECT_SECONDS}},
-                )
-            )
-        events = await stack.enter_async_context(contextlib.aclosing(_events(response)))
-        yield _head(response), events
-
-
-def _head(response: httpcore2.Response) -> Script:
-    headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in response.headers]
-    kind = next((v for n, v in headers if n.lower() == "content-type"), "application/octet-stream")
-    kept = tuple((n, v) for n, v in headers if n.lower() not in _HOP_BY_HOP)
-    return Script((), response.status, kind, kept)
-
-
-async def _events(response: httpcore2.Response) -> AsyncGenerator[bytes, None]:
-    kind = next((v for n, v in response.headers if n.lower() == b"content-type"), b"")
-    splitter = EventSplitter() if kind.startswith(b"text/event-stream") else None
     with _failing():
-        async for data in response.aiter_stream():
-            for event in splitter.feed(data) if splitter else [data]:
+        reader, writer = await _connected(upstream)
+    try:
+        with _failing():
+            writer.write(_request(upstream, incoming))
+            answer, first = await _answer(reader, bodyless=incoming.method == "HEAD")
+        async with contextlib.aclosing(_events(reader, answer, first)) as events:
+            yield _head(answer), events
+    finally:
+        writer.transport.abort()
+
+
+async def _connected(upstream: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = urlsplit(upstream)
+    secure = url.scheme == "https"
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        return await asyncio.open_connection(
+            url.hostname, url.port or (443 if secure else 80), ssl=tls_context(None) if secure else None
+        )
+
+
+def _request(upstream: str, incoming: Incoming) -> bytes:
+    url = urlsplit(upstream)
+    kept = [(n, v) for n, v in incoming.headers if n.lower() not in _REQUEST_DROPS]
+    if incoming.body:
+        kept.append(("content-length", str(len(incoming.body))))
+    headers = [("host", url.netloc.rpartition("@")[2]), *kept]
+    return http1.request(incoming.method, url.path.rstrip("/") + incoming.target, headers, incoming.body)
+
+
+async def _answer(reader: asyncio.StreamReader, *, bodyless: bool) -> tuple[http1.Answer, bytes]:
+    """The upstream's answer once its head is there, and what came of its body with that."""
+    answer = http1.Answer(bodyless=bodyless)
+    while not answer.opened:
+        first = await _more(reader, answer)
+        if answer.broken:
+            raise answer.broken
+    return answer, first
+
+
+async def _more(reader: asyncio.StreamReader, answer: http1.Answer) -> bytes:
+    if data := await reader.read(_READ_BYTES):
+        return answer.feed(data)
+    answer.end()
+    return b""
+
+
+def _head(answer: http1.Answer) -> Script:
+    kind = dict(answer.headers).get("content-type", "application/octet-stream")
+    kept = tuple((n, v) for n, v in answer.headers if n not in _HOP_BY_HOP)
+    return Script((), answer.status, kind, kept)
+
+
+async def _events(
+    reader: asyncio.StreamReader, answer: http1.Answer, first: bytes
+) -> AsyncGenerator[bytes, None]:
+    kind = dict(answer.headers).get("content-type", "")
+    splitter = EventSplitter() if kind.startswith("text/event-stream") else None
+    with _failing():
+        data = first
+        while True:
+            for event in splitter.feed(data) if splitter else filter(None, [data]):
                 yield event
+            if answer.broken:
+                raise answer.broken
+            if answer.complete:
+                break
+            data = await _more(reader, answer)
         for event in splitter.rest() if splitter else []:
             yield event
 
@@ -97,5 +134,5 @@ async def _events(response: httpcore2.Response) -> AsyncGenerator[bytes, None]:
 def _failing() -> Iterator[None]:
     try:
         yield
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
+    except (NetworkFailure, OSError, TimeoutError) as error:
         raise UpstreamFailed(f"upstream: {error!r}") from error

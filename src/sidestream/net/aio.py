@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
-
-import httpcore2
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from ..recovery.clocks import Meter
 from ..route import Route
@@ -33,11 +30,14 @@ from .common import (
     Proxy,
     Severable,
     http_request,
-    lower_headers,
-    origin_of,
     proxy_for,
     tls_context,
 )
+from .failures import ConnectError, ProxyError, ReadError, ReadTimeout
+from .http1 import Answer
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["Alarm", "AnyLane", "AnyPool", "Lane", "Pool"]
 
@@ -97,7 +97,7 @@ class Alarm:
 
     @contextlib.contextmanager
     def guard(self, meter: Meter | None) -> Iterator[None]:
-        """Waits inside end with `httpcore2.ReadTimeout` when the meter is due, with `ReadError` on a stop."""
+        """Waits inside end with `ReadTimeout` when the meter is due, with `ReadError` on a stop."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call runs in a task")
@@ -110,8 +110,8 @@ class Alarm:
         except asyncio.CancelledError:
             if self._rang and self._task is not None and self._task.uncancel() <= self._cancelling:
                 if self.stopped:
-                    raise httpcore2.ReadError("the call was stopped") from None
-                raise httpcore2.ReadTimeout("the provider was silent") from None
+                    raise ReadError("the call was stopped") from None
+                raise ReadTimeout("the provider was silent") from None
             raise
         finally:
             self._task = self._meter = None
@@ -138,10 +138,10 @@ class Alarm:
         """Whether to go on.
 
         Raises:
-            httpcore2.ReadError: the call was stopped, perhaps while the consumer had the stream.
+            ReadError: the call was stopped, perhaps while the consumer had the stream.
         """
         if self.stopped:
-            raise httpcore2.ReadError("the call was stopped")
+            raise ReadError("the call was stopped")
 
     def rearm(self) -> None:
         """The meter's limit moved: an earlier one needs a new timer, a later one is noticed when it rings."""
@@ -171,50 +171,98 @@ class Alarm:
             self._task.cancel()
 
 
-class Stream(httpcore2.AsyncNetworkStream):
-    """An asyncio connection. Timeouts are the alarm's business."""
+# A reader that leaves more than this unread lets the connection fill up.
+_HELD_BYTES = 128 * 1024
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        del timeout
+class Stream(asyncio.Protocol):
+    """An asyncio connection. Timeouts are the alarm's business.
+
+    What arrives is held until it is read, also when the connection breaks behind it; a reader that is slow
+    slows the provider down.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._held: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._reader: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """What has arrived; nothing at the end of the connection."""
+        while not self._held:
+            if self._error is not None:
+                raise ReadError(_words(self._error)) from self._error
+            if self._ended:
+                return b""
+            await self._arrival()
+        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held = []
+        self._size = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def _arrival(self) -> None:
+        self._reader = self._loop.create_future()
         try:
-            return await self._reader.read(max_bytes)
-        except OSError as error:
-            raise httpcore2.ReadError(_words(error)) from error
+            await self._reader
+        finally:
+            self._reader = None
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        del timeout
-        try:
-            self._writer.write(buffer)
-            await self._writer.drain()
-        except OSError as error:
-            raise httpcore2.WriteError(_words(error)) from error
+    def write(self, data: bytes) -> None:
+        """Have it sent. That it cannot be is learned by reading, which is all that comes after it."""
+        self._transport.write(data)
 
     async def handshake(self, context: ssl.SSLContext, host: str) -> None:
+        """Start TLS on this connection."""
         try:
-            await self._writer.start_tls(context, server_hostname=host)
+            secured = await self._loop.start_tls(self._transport, self, context, server_hostname=host)
         except OSError as error:
-            raise httpcore2.ConnectError(f"TLS: {_words(error)}") from error
+            raise ConnectError(f"TLS: {_words(error)}") from error
+        if secured is None:
+            raise ConnectError("TLS: the connection was closed")
+        self._transport = secured
 
     def sever(self) -> None:
         """Close at once, without a goodbye that might wait."""
-        self._writer.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
-    async def aclose(self) -> None:
-        self.sever()
+    def is_silent(self) -> bool:
+        """Whether an idle connection has nothing to say, which could only be goodbye."""
+        return not (self._held or self._ended or self._transport.is_closing())
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            return self._writer.transport.is_closing() or self._reader.at_eof() or bool(self._buffered())
-        if info == "ssl_object":
-            return self._writer.get_extra_info("ssl_object")
-        return None
+    # What asyncio calls.
 
-    def _buffered(self) -> int:
-        return len(getattr(self._reader, "_buffer", b""))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > _HELD_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._error = exc
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 class Lane:
@@ -224,18 +272,33 @@ class Lane:
         self.origin = route.origin
         self._stream = stream
         self._proxy = proxy
-        self._http = httpcore2.AsyncHTTP11Connection(origin_of(route), stream, keepalive_expiry=IDLE_SECONDS)
-        self._response: httpcore2.Response | None = None
+        self._answer: Answer | None = None
+        self._first = b""  # of the body: it came with the head
+        self._expires = 0.0
 
     async def send(self, route: Route, body: bytes, method: str = "POST", target: str = "") -> Opened:
         """Send the request (to the route's own target if not given), wait for the answer's headers."""
-        request = http_request(route, body, self._proxy, method, target)
-        self._response = await self._http.handle_async_request(request)
-        return Opened(self._response.status, lower_headers(self._response))
+        self._stream.write(http_request(route, body, self._proxy, method, target))
+        self._answer = Answer()
+        self._first = await _head(self._stream, self._answer)
+        return Opened(self._answer.status, dict(self._answer.headers))
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives. To be closed: left to the collector, it would cost its loop a task."""
-        return aiter(self._body().stream)  # type: ignore[arg-type]  # async by construction
+        answer, read = self._answered(), self._stream.read
+        piece, self._first = self._first, b""
+        while True:
+            if piece:
+                yield piece
+            if answer.broken:
+                raise answer.broken
+            if answer.complete:
+                return
+            if data := await read():
+                piece = answer.feed(data)
+            else:
+                answer.end()
+                return
 
     async def rest(self) -> bytes:
         """The body, at most BODY_LIMIT bytes of it."""
@@ -252,14 +315,13 @@ class Lane:
         alarm.attach(self._stream)
 
     def is_reusable(self) -> bool:
-        return self._http.is_available() and not self._http.has_expired()
+        return asyncio.get_running_loop().time() < self._expires and self._stream.is_silent()
 
     async def finish(self) -> bool:
         """The exchange is over. True if the connection can serve another."""
-        if self._response is not None:
-            await self._body().aclose()
-            self._response = None
-        return self._http.is_available()
+        answer, self._answer = self._answer, None
+        self._expires = asyncio.get_running_loop().time() + IDLE_SECONDS
+        return answer is not None and answer.keeps
 
     def close(self) -> None:
         self._stream.sever()
@@ -267,10 +329,22 @@ class Lane:
     async def aclose(self) -> None:
         self.close()
 
-    def _body(self) -> httpcore2.Response:
-        if self._response is None:
+    def _answered(self) -> Answer:
+        if self._answer is None:
             raise RuntimeError("nothing was sent on this connection")
-        return self._response
+        return self._answer
+
+
+async def _head(stream: Stream, answer: Answer) -> bytes:
+    """Read until the answer's head is there; the part of its body that came with it."""
+    while not answer.opened:
+        if data := await stream.read():
+            piece = answer.feed(data)
+        else:
+            answer.end()
+        if answer.broken and not answer.opened:
+            raise answer.broken
+    return piece
 
 
 class Pool:
@@ -309,13 +383,14 @@ class Pool:
         proxy = proxy_for(route)
         host, port = (proxy.host, proxy.port) if proxy else (route.host, route.port)
         direct = route.scheme == "https" and proxy is None
+        loop = asyncio.get_running_loop()
+        name = host if direct else None
         try:
-            reader, writer = await asyncio.open_connection(
-                host, port, ssl=self._tls() if direct else None, server_hostname=host if direct else None
+            _, stream = await loop.create_connection(
+                Stream, host, port, ssl=self._tls() if direct else None, server_hostname=name
             )
         except (OSError, UnicodeError) as error:
-            raise httpcore2.ConnectError(f"{host}:{port}: {_words(error)}") from error
-        stream = Stream(reader, writer)
+            raise ConnectError(f"{host}:{port}: {_words(error)}") from error
         alarm.attach(stream)
         try:
             if proxy and route.scheme == "https":
@@ -368,10 +443,11 @@ class AnyPool(Protocol):
 
 
 async def _tunnel(proxy: Proxy, route: Route, stream: Stream) -> None:
-    origin = httpcore2.Origin(b"http", proxy.host.encode(), proxy.port)
-    response = await httpcore2.AsyncHTTP11Connection(origin, stream).handle_async_request(proxy.tunnel(route))
-    if not 200 <= response.status < 300:
-        raise httpcore2.ProxyError(f"the proxy {proxy.host}:{proxy.port} answered {response.status}")
+    stream.write(proxy.tunnel(route))
+    answer = Answer(bodyless=True)
+    await _head(stream, answer)
+    if not 200 <= answer.status < 300:
+        raise ProxyError(f"the proxy {proxy.host}:{proxy.port} answered {answer.status}")
 
 
 def _words(error: Exception) -> str:

@@ -7,21 +7,26 @@ exchange can end with; anything else is a bug of ours and is left to surface.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
-import ssl
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-import httpcore2
+from msgspec import Struct
 
 from ..errors import ConfigError
 from ..route import Route
 from ..wire._json import NotJSON
 from ..wire.coding import BadCoding
 from ..wire.sse import LimitExceeded
+from . import http1
+from .failures import NetworkFailure
+
+if TYPE_CHECKING:
+    import ssl  # loaded with the first TLS connection
 
 __all__ = [
     "BODY_LIMIT",
@@ -33,21 +38,10 @@ __all__ = [
     "Proxy",
     "Severable",
     "http_request",
-    "lower_headers",
     "proxy_for",
 ]
 
-FAILURES = (
-    httpcore2.NetworkError,
-    httpcore2.TimeoutException,
-    httpcore2.ProtocolError,
-    httpcore2.ProxyError,
-    httpcore2.ConnectionNotAvailable,
-    OSError,
-    NotJSON,
-    BadCoding,
-    LimitExceeded,
-)
+FAILURES = (NetworkFailure, OSError, NotJSON, BadCoding, LimitExceeded)
 
 # Of an answer that is no stream (an error page, say), this much is read.
 BODY_LIMIT = 64 * 1024
@@ -85,8 +79,7 @@ class CallClock:
         return self._since is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """Status and headers (names in lower case) of an answer."""
 
     status: int
@@ -144,8 +137,7 @@ class Severable(Protocol):
     def sever(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Struct, frozen=True):
     """An http proxy from the environment. `auth` is the Proxy-Authorization value, or ""."""
 
     host: str
@@ -155,12 +147,10 @@ class Proxy:
     def __repr__(self) -> str:
         return f"Proxy({self.host}:{self.port})"
 
-    def tunnel(self, route: Route) -> httpcore2.Request:
+    def tunnel(self, route: Route) -> bytes:
         """The CONNECT request for a route's origin."""
         place = f"{route.host}:{route.port}"
-        headers = {"Host": place, **self.headers()}
-        url = httpcore2.URL(scheme=b"http", host=self.host.encode(), port=self.port, target=place.encode())
-        return httpcore2.Request(b"CONNECT", url, headers=_encode(headers))
+        return http1.request("CONNECT", place, [("Host", place), *self.headers().items()])
 
     def headers(self) -> dict[str, str]:
         return {"Proxy-Authorization": self.auth} if self.auth else {}
@@ -195,35 +185,22 @@ def proxy_for(route: Route) -> Proxy | None:
     return Proxy(parts.hostname, port, auth)
 
 
-def http_request(
-    route: Route, body: bytes, proxy: Proxy | None, method: str, target: str
-) -> httpcore2.Request:
-    """The request of one attempt. Through a proxy, plain http names the whole URL (RFC 9112, 3.2.2)."""
+def http_request(route: Route, body: bytes, proxy: Proxy | None, method: str, target: str) -> bytes:
+    """The request of one attempt. Through a proxy, plain http names the whole URL (RFC 9112, 3.2.2).
+
+    Raises:
+        LocalProtocolError: a header or the target cannot be said in HTTP.
+    """
     headers = route.request_headers()
     if method == "GET":
-        del headers["Content-Type"]
+        headers.pop("Content-Type", None)
     else:
         headers["Content-Length"] = str(len(body))
     target = target or route.target
     if proxy and route.scheme == "http":
         target = f"{route.origin}{target}"
         headers |= proxy.headers()
-    url = httpcore2.URL(
-        scheme=route.scheme.encode(), host=route.host.encode(), port=route.port, target=target.encode()
-    )
-    return httpcore2.Request(method.encode(), url, headers=_encode(headers), content=body)
-
-
-def origin_of(route: Route) -> httpcore2.Origin:
-    return httpcore2.Origin(route.scheme.encode(), route.host.encode(), route.port)
-
-
-def lower_headers(response: httpcore2.Response) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-
-
-def _encode(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+    return http1.request(method, target, headers.items(), body)
 
 
 def tls_context(cafile: str | None) -> ssl.SSLContext:
@@ -232,8 +209,10 @@ def tls_context(cafile: str | None) -> ssl.SSLContext:
     Raises:
         ConfigError: `cafile` cannot be read.
     """
+    import ssl
+
     if cafile is None:
-        context = httpcore2.default_ssl_context()
+        context = _system_context()
     else:
         try:
             context = ssl.create_default_context(cafile=cafile)
@@ -241,4 +220,32 @@ def tls_context(cafile: str | None) -> ssl.SSLContext:
             raise ConfigError(f"cannot use the certificates in {cafile}: {error}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+# Where systems keep their certificates, for an OpenSSL that was built to look elsewhere.
+_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+def _system_context() -> ssl.SSLContext:
+    """By `SSL_CERT_FILE` and `SSL_CERT_DIR`, else what the system trusts: on Windows and macOS its own store
+    where `truststore` is installed."""
+    import ssl
+
+    if sys.platform in ("win32", "darwin") and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & set(os.environ):
+        with contextlib.suppress(ImportError):
+            import truststore
+
+            return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    places = ssl.get_default_verify_paths()
+    bundle = next(filter(os.path.isfile, _CERTIFICATES), None)
+    if bundle and not (places.cafile or places.capath or context.get_ca_certs()):
+        context.load_verify_locations(bundle)
     return context

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import selectors
 import socket
-import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
-
-import httpcore2
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..recovery.clocks import Meter
 from ..route import Route
@@ -36,14 +33,28 @@ from .common import (
     Proxy,
     Severable,
     http_request,
-    lower_headers,
-    origin_of,
     proxy_for,
     tls_context,
 )
+from .failures import (
+    ConnectError,
+    ConnectTimeout,
+    ProxyError,
+    ReadError,
+    ReadTimeout,
+    WriteError,
+    WriteTimeout,
+)
+from .http1 import Answer
+
+if TYPE_CHECKING:
+    import ssl  # loaded with the first TLS connection
 
 __all__ = ["AnyLane", "AnyPool", "Lane", "Pool", "Watch"]
 
+READ_BYTES = 64 * 1024
+# Of the time that is left, how much a read waits before it looks again: limits move with each event.
+_SHARE = 0.75
 # How long a name lookup or a connect in progress may go without looking whether the call was stopped.
 _SLICE = 0.02
 
@@ -81,15 +92,15 @@ class Watch:
         """Seconds the owner may still wait for this step.
 
         Raises:
-            httpcore2.ReadTimeout: none are left.
-            httpcore2.ReadError: the call was stopped.
+            ReadTimeout: none are left.
+            ReadError: the call was stopped.
         """
         self.check()
         if self.meter is None:
             raise RuntimeError("a call waits only under a meter")
         left = self.meter.due - self.clock.now()
         if left <= 0:
-            raise httpcore2.ReadTimeout("no time is left")
+            raise ReadTimeout("no time is left")
         return left
 
     def rearm(self) -> None:
@@ -101,10 +112,10 @@ class Watch:
         """Whether to go on.
 
         Raises:
-            httpcore2.ReadError: the call was stopped, perhaps while the consumer had the stream.
+            ReadError: the call was stopped, perhaps while the consumer had the stream.
         """
         if self.stopped:
-            raise httpcore2.ReadError("the call was stopped")
+            raise ReadError("the call was stopped")
 
     def sleep(self, seconds: float) -> None:
         """Wait, or until the call is stopped."""
@@ -124,48 +135,61 @@ class Watch:
             pass
 
 
-class Stream(httpcore2.NetworkStream):
-    """A socket under a `Watch`. httpcore2's own timeout arguments are ignored: the call's clocks rule."""
+class Stream:
+    """A socket under a `Watch`."""
 
     def __init__(self, sock: socket.socket, watch: Watch) -> None:
         self._sock = sock
         self._lock = threading.Lock()
         self._closed = False
+        self._patience = 0.0  # the socket's timeout
         self.watch = watch
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        del timeout
-        self._sock.settimeout(self.watch.left())
-        try:
-            return self._sock.recv(max_bytes)
-        except TimeoutError:
-            raise httpcore2.ReadTimeout("the provider was silent") from None
-        except OSError as error:
-            raise httpcore2.ReadError(_words(error)) from error
+    def read(self) -> bytes:
+        """What has arrived, at most READ_BYTES of it; nothing at the end of the connection."""
+        left = self.watch.left()
+        if not self._patience <= left <= 2 * self._patience:
+            self._wait(_SHARE * left)  # setting a timeout costs a system call, so it is not set for each read
+        while True:
+            try:
+                return self._sock.recv(READ_BYTES)
+            except TimeoutError:
+                self._wait(self._left())
+            except OSError as error:
+                raise ReadError(_words(error)) from error
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        del timeout
-        view = memoryview(buffer)
+    def _left(self) -> float:
+        try:
+            return self.watch.left()
+        except ReadTimeout:
+            raise ReadTimeout("the provider was silent") from None
+
+    def _wait(self, seconds: float) -> None:
+        self._patience = seconds
+        self._sock.settimeout(seconds)
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
         while view:
-            self._sock.settimeout(self.watch.left())
+            self._wait(self.watch.left())
             try:
                 view = view[self._sock.send(view) :]
             except TimeoutError:
-                raise httpcore2.WriteTimeout("the provider did not take the request") from None
+                raise WriteTimeout("the provider did not take the request") from None
             except OSError as error:
-                raise httpcore2.WriteError(_words(error)) from error
+                raise WriteError(_words(error)) from error
 
     def handshake(self, context: ssl.SSLContext, host: str) -> None:
         """Start TLS on this connection."""
         with self._lock:
             self._sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
-        self._sock.settimeout(self.watch.left())
+        self._wait(self.watch.left())
         try:
             self._sock.do_handshake()
         except TimeoutError:
-            raise httpcore2.ConnectTimeout("the TLS handshake took too long") from None
+            raise ConnectTimeout("the TLS handshake took too long") from None
         except OSError as error:
-            raise httpcore2.ConnectError(f"TLS: {_words(error)}") from error
+            raise ConnectError(f"TLS: {_words(error)}") from error
 
     def sever(self) -> None:
         """Make every read and write of the owner end now. Any thread may; only the owner closes."""
@@ -180,14 +204,9 @@ class Stream(httpcore2.NetworkStream):
             self._closed = True
             self._sock.close()
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "socket":
-            return self._sock
-        if info == "is_readable":
-            return self._closed or _is_readable(self._sock)
-        if info == "ssl_object":
-            return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
-        return None
+    def is_silent(self) -> bool:
+        """Whether an idle connection has nothing to say, which could only be goodbye."""
+        return not self._closed and not _is_readable(self._sock)
 
 
 class Lane:
@@ -197,18 +216,35 @@ class Lane:
         self.origin = route.origin
         self._stream = stream
         self._proxy = proxy
-        self._http = httpcore2.HTTP11Connection(origin_of(route), stream, keepalive_expiry=IDLE_SECONDS)
-        self._response: httpcore2.Response | None = None
+        self._answer: Answer | None = None
+        self._first = b""  # of the body: it came with the head
+        self._expires = 0.0
 
     def send(self, route: Route, body: bytes, method: str = "POST", target: str = "") -> Opened:
         """Send the request (to the route's own target if not given), wait for the answer's headers."""
         request = http_request(route, body, self._proxy, method, target)
-        self._response = self._http.handle_request(request)
-        return Opened(self._response.status, lower_headers(self._response))
+        with contextlib.suppress(WriteError):  # who refuses a request may answer before all of it is there
+            self._stream.write(request)
+        self._answer = Answer()
+        self._first = _head(self._stream, self._answer)
+        return Opened(self._answer.status, dict(self._answer.headers))
 
     def chunks(self) -> Iterator[bytes]:
         """The body as it arrives."""
-        return iter(self._body().stream)  # type: ignore[arg-type]  # sync by construction
+        answer, read = self._answered(), self._stream.read
+        piece, self._first = self._first, b""
+        while True:
+            if piece:
+                yield piece
+            if answer.broken:
+                raise answer.broken
+            if answer.complete:
+                return
+            if data := read():
+                piece = answer.feed(data)
+            else:
+                answer.end()
+                return
 
     def rest(self) -> bytes:
         """The body, at most BODY_LIMIT bytes of it."""
@@ -225,22 +261,33 @@ class Lane:
         watch.attach(self._stream)
 
     def is_reusable(self) -> bool:
-        return self._http.is_available() and not self._http.has_expired()
+        return time.monotonic() < self._expires and self._stream.is_silent()
 
     def finish(self) -> bool:
         """The exchange is over. True if the connection can serve another."""
-        if self._response is not None:
-            self._body().close()
-            self._response = None
-        return self._http.is_available()
+        answer, self._answer = self._answer, None
+        self._expires = time.monotonic() + IDLE_SECONDS
+        return answer is not None and answer.keeps
 
     def close(self) -> None:
         self._stream.close()
 
-    def _body(self) -> httpcore2.Response:
-        if self._response is None:
+    def _answered(self) -> Answer:
+        if self._answer is None:
             raise RuntimeError("nothing was sent on this connection")
-        return self._response
+        return self._answer
+
+
+def _head(stream: Stream, answer: Answer) -> bytes:
+    """Read until the answer's head is there; the part of its body that came with it."""
+    while not answer.opened:
+        if data := stream.read():
+            piece = answer.feed(data)
+        else:
+            answer.end()
+        if answer.broken and not answer.opened:
+            raise answer.broken
+    return piece
 
 
 class Pool:
@@ -326,8 +373,8 @@ def _connect(host: str, port: int, watch: Watch) -> socket.socket:
         else:
             return sock
     if isinstance(problem, TimeoutError):
-        raise httpcore2.ConnectTimeout(f"{host}:{port} does not answer")
-    raise httpcore2.ConnectError(f"{host}:{port}: {_words(problem)}") from problem
+        raise ConnectTimeout(f"{host}:{port} does not answer")
+    raise ConnectError(f"{host}:{port}: {_words(problem)}") from problem
 
 
 def _await_connect(sock: socket.socket, address: Any, seconds: float, watch: Watch) -> None:
@@ -349,8 +396,7 @@ def _await_connect(sock: socket.socket, address: Any, seconds: float, watch: Wat
 
 def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
     """Addresses of a host. The lookup blocks in C and heeds nobody, so it gets a thread of its own."""
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host)
+    with contextlib.suppress(socket.gaierror, UnicodeError):  # what is an address needs no lookup
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[Any] = []
     problem: list[Exception] = []
@@ -367,7 +413,7 @@ def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
     threading.Thread(target=look_up, name="sidestream-lookup", daemon=True).start()
     watch.until(done)
     if problem:
-        raise httpcore2.ConnectError(f"cannot look up {host}: {_words(problem[0])}")
+        raise ConnectError(f"cannot look up {host}: {_words(problem[0])}")
     return found
 
 
@@ -389,10 +435,11 @@ class AnyPool(Protocol):
 
 
 def _tunnel(proxy: Proxy, route: Route, stream: Stream) -> None:
-    origin = httpcore2.Origin(b"http", proxy.host.encode(), proxy.port)
-    response = httpcore2.HTTP11Connection(origin, stream).handle_request(proxy.tunnel(route))
-    if not 200 <= response.status < 300:
-        raise httpcore2.ProxyError(f"the proxy {proxy.host}:{proxy.port} answered {response.status}")
+    stream.write(proxy.tunnel(route))
+    answer = Answer(bodyless=True)
+    _head(stream, answer)
+    if not 200 <= answer.status < 300:
+        raise ProxyError(f"the proxy {proxy.host}:{proxy.port} answered {answer.status}")
 
 
 def _is_readable(sock: socket.socket) -> bool:

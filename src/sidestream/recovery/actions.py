@@ -6,12 +6,13 @@ socket, clock or thread. `Call` is what the caller asked, once. Not here: what a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
 
 from ..errors import NoRoute
-from ..relay.base import Original, Relay
 from ..route import Route
 from ..wire.events import Recovering
 from ..wire.prompt import Request
@@ -21,6 +22,9 @@ from .exchange import Exchange
 from .faults import Fault
 from .policy import Policy
 from .queues import Place
+
+if TYPE_CHECKING:
+    from ..relay.base import Original, Relay  # loaded with the first SDK: nobody else has a use for them
 
 __all__ = [
     "Action",
@@ -43,8 +47,7 @@ __all__ = [
 # What the flow asks of its driver.
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Make one HTTP exchange with `route`, push the answer through `exchange`, within `clocks`: a POST of
     `body` to the route's own target, or a GET of another `target`. Answered with Ended, Broke, Rejected or
     Stopped."""
@@ -56,23 +59,20 @@ class Send:
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(Struct, frozen=True):
     """Wait so many seconds. Answered with Woke or Stopped."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(Struct, frozen=True):
     """Wait until `place` is ready, so many seconds at most. Answered with Woke or Stopped."""
 
     place: Place
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Have the route's credential find another key, in so many seconds at most. Answered with Renewed or
     Stopped."""
 
@@ -80,15 +80,13 @@ class Renew:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(Struct, frozen=True):
     """Pass a notice on to whoever listens. Answered with Woke or Stopped."""
 
     notice: Recovering
 
 
-@dataclass(frozen=True, slots=True)
-class Dismiss:
+class Dismiss(Struct, frozen=True):
     """The call was stopped: tell the provider to stop the job at `target`, whatever it answers. Answered with
     Woke."""
 
@@ -99,34 +97,31 @@ class Dismiss:
 # What the driver answers. `at` is call time in seconds.
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The body ended cleanly, or the answer is over and nobody read on."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Broke:
+class Broke(Struct, frozen=True):
     """The exchange broke, or a clock ran out."""
 
     fault: Fault
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Rejected:
     """The answer was not a 2xx. Header names are lower case; the body may be cut short. Neither shows in a
     repr: some providers quote the credential."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
+    body: bytes = dataclasses.field(repr=False)
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(Struct, frozen=True):
     """What came of a `Renew`: the route with another key, or None and why not."""
 
     route: Route | None
@@ -134,15 +129,13 @@ class Renewed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Woke:
+class Woke(Struct, frozen=True):
     """The wait is over, the notice is passed on."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """The caller wants no more."""
 
     kind: Literal["cancel", "interrupt"]
@@ -153,8 +146,7 @@ Action = Send | Sleep | Queue | Renew | Tell | Dismiss
 Outcome = Ended | Broke | Rejected | Renewed | Woke | Stopped
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """What the caller asked, once, and within which limits.
 
     Attributes:

@@ -9,7 +9,9 @@ decided at the end, when it is known which answer the reply was made of: `rows` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct, structs
 
 from ..assembler import Assembler
 from ..reply import Attempt, Confidence
@@ -25,8 +27,7 @@ _CHARS_PER_TOKEN = 4
 _OUTPUT_LIMIT = 32_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Struct, frozen=True):
     attempt: Attempt
     answer: Assembler
     share: float  # of its output, what went into the answer
@@ -88,12 +89,12 @@ class Bill:
             if prices and row.tokens is not None:
                 row = replace(row, cost=prices.cost(read, row.tokens, cached or 0))
             cached = cached and 0
-            self._rows[number] = replace(self._rows[number], attempt=row)
+            self._rows[number] = structs.replace(self._rows[number], attempt=row)
 
     def settle(self) -> None:
         """The last exchange brought a whole answer after all."""
         last = self._rows[-1]
-        self._rows[-1] = replace(last, attempt=replace(last.attempt, ended="settled"))
+        self._rows[-1] = structs.replace(last, attempt=replace(last.attempt, ended="settled"))
 
     def rows(self, answer: Assembler | None) -> tuple[Attempt, ...]:
         """The ledger, if the reply is made of `answer`."""

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from ..errors import UsageError
 from ..route import RouteClocks
 
@@ -88,8 +90,7 @@ class Timeouts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(Struct, frozen=True):
     """Limits of one attempt: seconds, and two instants of call time: the call's deadline, and until when
     there may be no output at all."""
 
@@ -101,43 +102,48 @@ class Clocks:
 
 
 class Meter:
-    """Follows one attempt. `due` says when waiting has to end, `clock` which clock that is."""
+    """Follows one attempt.
 
-    __slots__ = ("_clocks", "_limit", "_lingers", "_phase")
+    Attributes:
+        due: the instant of call time at which waiting has been too long.
+        clock: which clock that is.
+    """
+
+    __slots__ = ("_clocks", "_lingers", "_phase", "due")
 
     def __init__(self, clocks: Clocks, now: float) -> None:
         self._clocks = clocks
-        self._phase: Clock = "connect"
-        self._limit = min(now + clocks.connect, clocks.until)
         self._lingers = False
+        self._wait("connect", min(now + clocks.connect, clocks.until))
 
-    @property
-    def due(self) -> float:
-        """The instant of call time at which waiting has been too long."""
-        return min(self._limit, self._clocks.deadline)
+    @classmethod
+    def of(cls, seconds: float, now: float) -> Meter:
+        """Of something that takes so many seconds in all."""
+        return cls(Clocks(seconds, seconds, seconds, now + seconds), now)
+
+    def _wait(self, phase: Clock, limit: float) -> None:
+        self._phase: Clock = phase
+        self.due = min(limit, self._clocks.deadline)
 
     @property
     def clock(self) -> Clock:
-        return self._phase if self._limit < self._clocks.deadline else "total"
+        return self._phase if self.due < self._clocks.deadline else "total"
 
     def connected(self, now: float) -> None:
         """The connection stands; now the first output is awaited."""
-        self._phase = "first"
-        self._limit = min(now + self._clocks.first, self._clocks.until)
+        self._wait("first", min(now + self._clocks.first, self._clocks.until))
 
     def progress(self, now: float) -> None:
         """Output arrived."""
         self._lingers = False
-        self._phase = "idle"
-        self._limit = now + self._clocks.idle
+        self._wait("idle", now + self._clocks.idle)
 
     def over(self, now: float) -> None:
         """The answer is over; only the end of the body is awaited. What else arrives prolongs nothing."""
         if not self._lingers:
             self._lingers = True
-            self._phase = "idle"
-            self._limit = now + min(LINGER, self._clocks.idle)
+            self._wait("idle", now + min(LINGER, self._clocks.idle))
 
     def drain(self, now: float, seconds: float) -> None:
         """Nothing is awaited any more but the end of the body."""
-        self._limit = now + seconds
+        self._wait(self._phase, now + seconds)

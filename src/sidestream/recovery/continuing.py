@@ -18,8 +18,9 @@ https://platform.claude.com/docs/en/build-with-claude/streaming (error recovery)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..assembler import Assembler, Loose
 from ..route import Route

@@ -12,8 +12,8 @@ are new each time; the id that was delivered stays.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ..assembler import Assembler
@@ -37,8 +37,7 @@ _CHANNELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """What a consumer has been given: text by (channel, choice), and the calls."""
 
     channels: dict[tuple[str, int], str] = field(default_factory=dict)

@@ -6,6 +6,10 @@ continues it, or with the decoder it had if the same response is resumed (`resum
 looked at before it is believed: a server that ignores `stream` answers with JSON, a proxy with HTML. After
 the end, clean or not, `close` gives the last word of the wire, and the flow reads the verdict from the
 assembler. The flow itself never sees a byte.
+
+Nearly all chunks are one frame with the next piece of the text before. While nothing is compared and nothing
+waits, such a piece goes straight from the decoder to its place in the assembler (`_goes_on`), and the chunk
+to the consumer of a relay. Whatever else comes takes the long way, which looks anew whether that is still so.
 """
 
 from __future__ import annotations
@@ -13,16 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..assembler import Assembler
-from ..relay.base import Relay
 from ..wire import chat, messages, responses
 from ..wire._json import NotJSON, loads, mapping
 from ..wire.coding import Inflater
-from ..wire.events import Event, Restarted, StreamEvent, TextDelta
+from ..wire.events import Event, ReasoningDelta, Restarted, StreamEvent, TextDelta
 from ..wire.sse import Decoder, LimitExceeded, Limits, ServerSentEvent
 from .delivery import Gate
 from .splice import Splice
+
+if TYPE_CHECKING:
+    from ..relay.base import Relay
 
 __all__ = ["WIRES", "Batch", "Exchange"]
 
@@ -94,6 +101,9 @@ class Exchange:
         self._seen = 0  # of the splice, by earlier exchanges
         self._whole: list[bytes] | None = None
         self._held = 0
+        self._goes_on: Callable[[str], None] | None = None  # takes the next piece of the last delta's text
+        self._shape: Callable[[str, int, int], StreamEvent] = TextDelta  # what a live consumer sees of it
+        self._place = 0, 0
 
     def resumed(self, on_output: Callable[[], None] | None = None) -> Exchange:
         """The exchange in which the same response goes on: from its cursor, or as a whole if that comes."""
@@ -110,6 +120,7 @@ class Exchange:
         again._sse = self._frames()
         again._inflater, again._sniffed, again._whole, again._held = None, False, None, 0
         again._polls = True
+        again._goes_on = None
         again._seen = self._splice.seen if self._splice else 0
         return again
 
@@ -159,6 +170,8 @@ class Exchange:
     @property
     def done(self) -> bool:
         """The last word has been said: there is nothing more to read."""
+        if self._goes_on is not None:
+            return False
         if self.assembler.finished is not None or self._decoder.broken is not None:
             return True
         return (self.gate is not None or self._splice is not None) and bool(self.astray)
@@ -188,23 +201,57 @@ class Exchange:
         """
         if self._inflater is not None:
             chunk = self._inflater.feed(chunk)
+        if (goes_on := self._goes_on) is None or (data := self._sse.alike(chunk)) is None:
+            return self._fed(chunk)
+        text = self._decoder.piece(data)
+        if not text:
+            return self._taken([self._sse.event(data, chunk)])
+        goes_on(text)
+        self.assembler.progressed = True
+        self.events += 1
+        if self.relay is not None:
+            self.relay.last = data
+            return (chunk,)
+        return (self._shape(text, *self._place),) if self.gate is not None else ()
+
+    def _fed(self, chunk: bytes) -> Batch:
+        """What the consumer gets of any bytes."""
         if not self._sniffed:
             self._sniff(chunk)
         if self._whole is not None:
             self._hold(chunk)
-            return []
+            return ()
         frames = self._sse.feed(chunk)
-        if not frames:
-            return []
-        return (
-            self._push(self._decoder.feed(frames))
-            if self.relay is None
-            else self._relayed(self.relay, frames)
-        )
+        return self._taken(frames) if frames else ()
+
+    def _taken(self, frames: Sequence[ServerSentEvent]) -> Batch:
+        """What the consumer gets of some frames."""
+        self._goes_on = None
+        if self.relay is not None:
+            return self._relayed(self.relay, frames)
+        events = self._decoder.feed(frames)
+        out = self._push(events)
+        self._follow(events)
+        return out
+
+    def _follow(self, events: Sequence[Event]) -> None:
+        """After these events: whether the text goes on as it is, and where."""
+        last = events[-1] if events else None
+        if not isinstance(last, (TextDelta, ReasoningDelta)) or self.over or self._splice is not None:
+            return
+        gate, relay = self.gate, self.relay
+        if (gate is not None and (gate.matching or gate.diverged)) or (
+            relay is not None and not relay.passes
+        ):
+            return
+        if found := self.assembler.open_text(last):
+            pieces, self._shape = found
+            self._goes_on, self._place = pieces.append, (last.index, last.part)
 
     def _relayed(self, relay: Relay, frames: Iterable[ServerSentEvent]) -> Batch:
         """What the consumer gets of some frames, one after the other."""
         out: list[bytes] = []
+        events: list[Event] = []
         decoder = self._decoder
         compared = self.gate is not None or self._splice is not None
         for frame in frames:
@@ -228,6 +275,7 @@ class Exchange:
                 relay.take(frame, events, plain=plain) if relay.raw else relay.write(seen, self.assembler)
             ):
                 out.append(data)
+        self._follow(events)
         return out if len(out) < 2 else [b"".join(out)]
 
     def close(self) -> Batch:

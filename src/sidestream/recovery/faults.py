@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
+from functools import cache
 
 from ..route import Scope
 from ..wire._json import NotJSON, loads
@@ -146,7 +146,7 @@ EXCEPTIONS: dict[str, FaultKind] = {
     "RemoteProtocolError": K.DROPPED,
     "LocalProtocolError": K.BAD_REQUEST,
     "ProtocolError": K.DROPPED,
-    "ConnectionNotAvailable": K.DROPPED,
+    "NetworkFailure": K.DROPPED,
     "NotJSON": K.GARBLED,
     "BadCoding": K.GARBLED,
     "LimitExceeded": K.OVERSIZE,
@@ -372,7 +372,6 @@ _PHRASES: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
         (r"(incorrect|invalid) api key", r"bad-credentials", r"invalid (access )?token", r"error code: 401"),
     ),
 )
-PHRASES = tuple((re.compile("|".join(words), re.IGNORECASE), kind) for kind, words in _PHRASES)
 
 STATUSES: dict[int, FaultKind] = {
     400: K.BAD_REQUEST,
@@ -395,32 +394,27 @@ STATUSES: dict[int, FaultKind] = {
 _LONGEST = 500
 _TEN_YEARS = 10 * 365 * 86400.0
 _KEYISH = re.compile(r"(?i)\b(sk|pk|rk|key|ghp|gho|xox[a-z])[-_][\w.\-]{8,}|bearer\s+\S{8,}")
-_TRY_AGAIN = re.compile(
-    r"(?:try again|retry) in (?:(\d{1,3})h)?(?:(\d{1,4})\s*m(?:inutes?)?(?![a-z]))?"
-    r"(?:(\d{1,6}(?:\.\d{1,12})?)\s*(ms|s|seconds?))?(?![a-z])",
-    re.IGNORECASE,
+# These, too, are compiled when they are needed, and kept by `re`.
+_TRY_AGAIN = (
+    r"(?i)(?:try again|retry) in (?:(\d{1,3})h)?(?:(\d{1,4})\s*m(?:inutes?)?(?![a-z]))?"
+    r"(?:(\d{1,6}(?:\.\d{1,12})?)\s*(ms|s|seconds?))?(?![a-z])"
 )
-_PARAMETER = re.compile(
-    r"(?:parameter|argument)s?(?: supplied)?:?\s*['\"`]?([a-z_]\w*(?:\.\w+)*)['\"`]?"
+_PARAMETER = (
+    r"(?i)(?:parameter|argument)s?(?: supplied)?:?\s*['\"`]?([a-z_]\w*(?:\.\w+)*)['\"`]?"
     r"|['\"`]([a-z_]\w*(?:\.\w+)*)['\"`].{0,40}(?:not supported|unsupported|deprecated for this model)"
     rf"|{_EXTRA}"
-    rf"|\b({_FIELD})\b",
-    re.IGNORECASE,
+    rf"|\b({_FIELD})\b"
 )
 # Codes that mean one field and do not name it.
 _PARAMS = {"1210": "max_tokens"}
-_SCHEMA_FIELD = re.compile(_SCHEMA, re.IGNORECASE)
 # What says that this model reads no images: another may.
-_BLIND = re.compile(
-    r"(?:does not|doesn['\u2019]t|do not|not) support .{0,20}(?:image|vision|multi-?modal)"
+_BLIND = (
+    r"(?i)(?:does not|doesn['\u2019]t|do not|not) support .{0,20}(?:image|vision|multi-?modal)"
     r"|(?:image|vision|multi-?modal)\w*(?: \w+)? (?:is|are) (?:not|only) supported|support image input"
-    r"|unknown variant `(?:image_url|input_image)`",
-    re.IGNORECASE,
+    r"|unknown variant `(?:image_url|input_image)`"
 )
 # What a web application firewall says to something it takes for a bot.
-_CHALLENGE = re.compile(
-    r"enable javascript and cookies|cf-chl|challenge-platform|just a moment", re.IGNORECASE
-)
+_CHALLENGE = r"(?i)enable javascript and cookies|cf-chl|challenge-platform|just a moment"
 # What routers put in place of an answer, as an answer: exactly this and nothing else.
 NOTICES = re.compile(
     r"(connect|connection|request|read) time(d )?out,? please try again( later)?\.?", re.IGNORECASE
@@ -447,7 +441,7 @@ def from_error(error: ErrorInfo, *, status: int | None = None) -> Fault:
         param=_param(error) if kind is K.PARAMETER else error.param,
         retry_after=retry_after(error.headers, error.message),
         request_id=error.headers.get("request-id", ""),
-        about="model" if kind is K.BAD_REQUEST and _BLIND.search(error.message) else None,
+        about="model" if kind is K.BAD_REQUEST and re.search(_BLIND, error.message) else None,
     )
 
 
@@ -506,7 +500,7 @@ def _rejection(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
 
 def _page(status: int, headers: Mapping[str, str], text: str) -> Fault:
     """A web page in place of an answer: it is not the provider's word, so it says nothing about the key."""
-    challenged = headers.get("cf-mitigated") == "challenge" or _CHALLENGE.search(text)
+    challenged = headers.get("cf-mitigated") == "challenge" or re.search(_CHALLENGE, text)
     detail = one_line(f"HTTP {status} with an HTML page{_title(text)}")
     if challenged:
         detail += ", a challenge for browsers"
@@ -514,11 +508,17 @@ def _page(status: int, headers: Mapping[str, str], text: str) -> Fault:
     return Fault(kind, detail, status=status, retry_after=retry_after(headers))
 
 
+@cache
+def _phrases() -> tuple[tuple[re.Pattern[str], FaultKind], ...]:
+    """The phrases as patterns: compiled for the first error, for that takes longer than importing us."""
+    return tuple((re.compile("|".join(words), re.IGNORECASE), kind) for kind, words in _PHRASES)
+
+
 def _by_body(error: ErrorInfo) -> FaultKind | None:
     for word in (error.code, error.type):
         if kind := CODES.get(word.lower()):
             return kind
-    for pattern, kind in PHRASES:
+    for pattern, kind in _phrases():
         if any(map(pattern.search, (error.message, error.code, error.type))):
             return kind
     return None
@@ -542,9 +542,9 @@ def _param(error: ErrorInfo) -> str:
         return error.param
     if error.code in _PARAMS:
         return _PARAMS[error.code]
-    if _SCHEMA_FIELD.search(f"{error.message} {error.code}"):
+    if re.search(_SCHEMA, f"{error.message} {error.code}", re.IGNORECASE):
         return "response_format"
-    found = _PARAMETER.search(error.message)
+    found = re.search(_PARAMETER, error.message)
     if found is None:
         return ""
     return (found[4] or "").lower() or next(filter(None, found.groups()))  # [4]: begins a sentence, perhaps
@@ -561,7 +561,7 @@ def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
         and (seconds := _until(headers["retry-after"], headers.get("date", ""))) is not None
     ):
         return seconds
-    found = _TRY_AGAIN.search(message)
+    found = re.search(_TRY_AGAIN, message)
     if found is None or not any(found.groups()):
         return None
     hours, minutes, rest, unit = found.groups()
@@ -578,6 +578,8 @@ def _seconds(text: str, scale: float) -> float | None:
 
 
 def _until(date: str, now: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # heavy, and rarely needed
+
     try:
         seconds = (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
     except (ValueError, TypeError, OverflowError):

@@ -18,6 +18,8 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import NoReturn
 
+from msgspec import structs
+
 from .. import errors
 from ..assembler import Assembler
 from ..reply import Attempt, Reply
@@ -498,7 +500,7 @@ class _Story:
             self._closed[self._route, "stream"] = fault.detail
         else:
             self._closed[self._route, "reconnect" if step.how == "poll" else step.how] = fault.detail
-        if step.how == "prefill" and refused and _PREFILL_WORDS.search(fault.detail):
+        if step.how == "prefill" and refused and re.search(_PREFILL_WORDS, fault.detail):
             self._origins.learn(self.route, "prefill", fault.detail)
         return replace(fault, kind=FaultKind.DIVERGED, retry_after=None, again=None)
 
@@ -645,7 +647,8 @@ class _Story:
     @staticmethod
     def explained(step: Step, fault: Fault) -> Step:
         """The step, with the reason of a fault that no exchange in the ledger stands for."""
-        return replace(step, why=(str(fault), *step.why)) if fault.kind is FaultKind.WITHHELD else step
+        withheld = fault.kind is FaultKind.WITHHELD
+        return structs.replace(step, why=(str(fault), *step.why)) if withheld else step
 
     def notice(self, fault: Fault, step: Step) -> Recovering:
         return Recovering(
@@ -708,9 +711,8 @@ _PROVIDERS_FAULT = frozenset(
 _REFUSALS = frozenset(
     {FaultKind.BAD_REQUEST, FaultKind.PARAMETER, FaultKind.NOT_FOUND, FaultKind.CONTEXT_LENGTH}
 )
-_PREFILL_WORDS = re.compile(
-    r"prefill|end with a user message|continue_final_message|model turn|final assistant|last message",
-    re.IGNORECASE,
+_PREFILL_WORDS = (
+    r"(?i)prefill|end with a user message|continue_final_message|model turn|final assistant|last message"
 )
 _NO_ANSWER = "what arrived was whole, and no answer"
 _FIRST_POLL, _SLOWEST_POLL = 0.5, 10.0

@@ -26,8 +26,9 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
 from typing import Literal, Protocol, TypeVar
+
+from msgspec import Struct
 
 from ..errors import UsageError
 from ..route import Route, Scope
@@ -53,8 +54,7 @@ _TICKS = 1_000_000  # to a second
 _PARKABLE: tuple[Scope, ...] = ("route", "credential", "model", "endpoint")
 
 
-@dataclass(frozen=True, slots=True)
-class StormRules:
+class StormRules(Struct, frozen=True):
     """The numbers. Times are seconds.
 
     Attributes:
@@ -97,18 +97,17 @@ class StormRules:
     facts: int = 100
 
     def __post_init__(self) -> None:
-        for rule in fields(self):
-            value = getattr(self, rule.name)
-            if value is None and rule.name == "seconds_per_token":
+        for name, kind in type(self).__annotations__.items():
+            value = getattr(self, name)
+            if value is None and name == "seconds_per_token":
                 continue
-            if not math.isfinite(value) or value <= 0 or (rule.type == "int" and value != int(value)):
-                raise UsageError(f"{rule.name} is {value!r}, and every storm rule is a finite number above 0")
+            if not math.isfinite(value) or value <= 0 or (kind == "int" and value != int(value)):
+                raise UsageError(f"{name} is {value!r}, and every storm rule is a finite number above 0")
         if self.window_least > self.window_most:
             raise UsageError("window_least is at most window_most")
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(Struct, frozen=True):
     """Not now.
 
     Attributes:
@@ -125,8 +124,7 @@ class Denied:
     retry_in: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerState:
+class BreakerState(Struct, frozen=True):
     """A breaker, for people. `reason` says why it is not closed; `retry_in` is seconds until half-open."""
 
     model: str
@@ -135,8 +133,7 @@ class BreakerState:
     retry_in: float
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(Struct, frozen=True):
     """A fact learned about a route with this model: what, and why."""
 
     model: str
@@ -144,8 +141,7 @@ class Learned:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Parked:
+class Parked(Struct, frozen=True):
     """A part of an endpoint that is of no use for a while. `what` is the scope and, for a model, its name."""
 
     what: str
@@ -153,8 +149,7 @@ class Parked:
     retry_in: float
 
 
-@dataclass(frozen=True, slots=True)
-class OriginState:
+class OriginState(Struct, frozen=True):
     """An endpoint, for people.
 
     Attributes:

@@ -265,12 +265,12 @@ class Routing:
         """The current route answered."""
         self._origins.unpark(self.route)
         if self.route.guessed:
-            self._origins.learn(_wire_key(self.route), "wire", self.route.wire)
+            self._origins.learn(wire_key(self.route), "wire", self.route.wire)
 
 
 def _rewired(route: Route, origins: Origins) -> Route:
     """The route on the wire that an earlier call found there."""
-    found: Any = origins.learned(_wire_key(route), "wire") if route.guessed else ""
+    found: Any = origins.learned(wire_key(route), "wire") if route.guessed else ""
     return replace(route, wire=found) if found and found != route.wire else route
 
 
@@ -287,8 +287,8 @@ def _same_field(name: str, route: Route) -> tuple[str, ...]:
     return (name, *renamed.get(name, ()), *(here for here, others in renamed.items() if name in others))
 
 
-def _wire_key(route: Route) -> Route:
-    """Under what the wire of an endpoint is remembered, whichever it is."""
+def wire_key(route: Route) -> Route:
+    """Under what the wire of an endpoint and model is remembered, whichever it is."""
     return replace(route, wire="chat")
 
 

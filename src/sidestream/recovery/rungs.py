@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct, structs
 
 from .faults import Fault, FaultKind
 from .policy import Policy
@@ -20,16 +21,14 @@ from .policy import Policy
 __all__ = ["LADDER", "No", "Situation", "Step", "Ways", "next_step"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
+class Ways(Struct, frozen=True):
     """Why an answer cannot be continued on a route by this rung; "" where it can."""
 
     prefill: str = "nothing says that this route can"
     anchor: str = "nothing says that this route can"
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """What a rung may look at.
 
     Attributes:
@@ -69,8 +68,7 @@ class Situation:
     share: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """Take this rung, after `delay` seconds; `how` it asks ("restart" for a new answer); `why` no other."""
 
     rung: str
@@ -79,8 +77,7 @@ class Step:
     why: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class No:
+class No(Struct, frozen=True):
     """This rung is not open, because of `reason`."""
 
     reason: str
@@ -165,6 +162,6 @@ def next_step(situation: Situation) -> Step | tuple[No, ...]:
     for rung in LADDER:
         answer = rung(situation)
         if isinstance(answer, Step):
-            return replace(answer, why=tuple(no.reason for no in refusals))
+            return structs.replace(answer, why=tuple(no.reason for no in refusals))
         refusals.append(No(f"{rung.__name__}: {answer.reason}"))
     return tuple(refusals)

@@ -20,8 +20,9 @@ What is undecided is looked at character by character, so that no chunking chang
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 __all__ = ["Anchor", "AnchorSeam", "PrefillSeam", "Seam", "find_anchor", "whole_words", "without_end"]
 
@@ -51,8 +52,7 @@ _EXTENDERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True):
     """The last words of a partial: `text`, and the white space `after` them."""
 
     text: str

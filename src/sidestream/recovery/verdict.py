@@ -6,7 +6,6 @@ means stands in the table of `faults`; what is done about it, in `rungs`.
 
 from __future__ import annotations
 
-from email.utils import formatdate
 from typing import Literal
 
 from ..assembler import Assembler
@@ -30,6 +29,8 @@ def fault_of(
         empty_is_failure: so is a complete answer without content.
     """
     if isinstance(outcome, Rejected):
+        from email.utils import formatdate  # heavy, and rarely needed
+
         headers = {"date": formatdate(date, usegmt=True), **outcome.headers}
         return from_rejection(outcome.status, headers, outcome.body)
     if exchange.astray:

@@ -14,8 +14,10 @@ after). `end` is the rest once the flow has its reply. Not here: whether an answ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
+
+from msgspec import Struct
 
 from ..assembler import Assembler
 from ..reply import Reply, Usage
@@ -41,8 +43,7 @@ _PLAIN = (TextDelta, ReasoningDelta)
 Channels = dict[tuple[str, int], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+class Original(Struct, frozen=True):
     """The request as the consumer wrote it: sent as it is, or with the turns of a continuation.
 
     Attributes:
@@ -89,7 +90,7 @@ class Relay:
         self._failed = False  # and they say that the answer failed
         self._kept: tuple[Channels, tuple[ToolCall, ...]] | None = None  # what was said when it began to wait
         self._resumed = False
-        self.last: ServerSentEvent | None = None  # the last raw frame that passed without a note
+        self.last: bytes | None = None  # data of the last raw frame that passed without a note
 
     # An exchange.
 
@@ -116,6 +117,11 @@ class Relay:
     def is_plain(self, events: Sequence[Event]) -> bool:
         """Whether these events of a frame are one delta that passes at once."""
         return len(events) == 1 and type(events[0]) in _PLAIN and not self._waits
+
+    @property
+    def passes(self) -> bool:
+        """Whether the next delta passes at once, as it is."""
+        return self.raw and not self._waits and not self._held
 
     def look(
         self, frame: ServerSentEvent | None, events: Sequence[Event], assembler: Assembler, *, over: bool
@@ -154,7 +160,7 @@ class Relay:
             return b""
         self.started = True
         if plain and not self._held:
-            self.last = frame
+            self.last = frame.data
             return frame.raw
         return self._release([*self._held, (frame, events)])
 
@@ -258,7 +264,12 @@ def frame(body: object, event: str = "") -> bytes:
 
 def payload(sent: ServerSentEvent) -> dict[str, Any]:
     """The JSON object of a frame; {} if it holds none."""
+    return read(sent.data)
+
+
+def read(data: bytes) -> dict[str, Any]:
+    """The JSON object in the data of a frame; {} if there is none."""
     try:
-        return mapping(loads(sent.data))
+        return mapping(loads(data))
     except NotJSON:
         return {}

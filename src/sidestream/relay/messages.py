@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ..assembler import Assembler
 from ..reply import Reply, Usage
@@ -28,8 +29,7 @@ _SORTS = {"message": "text", "reasoning": "thinking", "function_call": "tool_use
 _STOPS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens", "content_filter": "refusal"}
 
 
-@dataclass(eq=False)
-class _Block:
+class _Block(Struct, eq=False):
     """A content block as it was delivered."""
 
     number: int

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..assembler import Assembler
 from ..reply import Reply, Usage
 from ..wire._json import dumps, integer, mapping, string
 from ..wire.events import CommentaryDelta, Event, ItemStarted, RefusalDelta, StreamEvent, TextDelta, ToolCall
-from .base import CALLS, Relay, frame, payload
+from .base import CALLS, Relay, frame, read
 
 __all__ = ["ResponsesRelay"]
 
@@ -27,8 +28,7 @@ _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.fa
 _DELTAS = {TextDelta: "output_text", CommentaryDelta: "output_text", RefusalDelta: "refusal"}
 
 
-@dataclass(eq=False)
-class _Out:
+class _Out(Struct, eq=False):
     """An output item as it was delivered."""
 
     number: int
@@ -330,7 +330,7 @@ class ResponsesRelay(Relay):
 
     def _frame(self, kind: str, body: dict[str, Any]) -> bytes:
         if self.last is not None:
-            self._numbered = max(self._numbered, integer(payload(self.last).get("sequence_number")) or 0)
+            self._numbered = max(self._numbered, integer(read(self.last).get("sequence_number")) or 0)
             self.last = None
         head = self._head()
         self._numbered += 1

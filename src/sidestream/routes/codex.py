@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError
 from ..route import Route, Secret
 from .codex_auth import HINT, SignedIn, account_of, renewed, understood
+from .environment import origin_of
 from .oauth import Answer, TokenEndpoint
 from .vault import Document, FileVault, KeyringVault, Pen, Vault, locked
 
@@ -120,7 +121,7 @@ class CodexSignIn:
         return f"Codex sign-in in {self.home}"
 
     @property
-    def advice(self) -> str:
+    def remark(self) -> str:
         """What is not as it should be about the file, and what to do; "" if nothing is."""
         if not self._file.is_open_to_others():
             return ""
@@ -248,9 +249,9 @@ class CodexSignIn:
     def _vault(self) -> Vault:
         """The file if there is one, else the keyring: Codex takes the file away when it uses that."""
         if os.path.lexists(self._file.path):
-            if not self._warned and self.advice:
+            if not self._warned and self.remark:
                 self._warned = True
-                logging.getLogger("sidestream").warning("%s", self.advice)
+                logging.getLogger("sidestream").warning("%s", self.remark)
             return self._file
         canonical = os.path.realpath(self.home).encode(errors="replace")
         account = hashlib.sha256(canonical).hexdigest()[:16]
@@ -314,13 +315,9 @@ def _is_of(route: Route, account: str) -> bool:
 
 def _is_below(url: str, base: str) -> bool:
     """Whether a base URL is that one or below it, on the same origin, without tricks in its path."""
+    if origin_of(url) != origin_of(base):
+        return False
     here, there = urlsplit(url), urlsplit(base)
     path, top = here.path.rstrip("/") + "/", there.path.rstrip("/") + "/"
     is_plain = not re.search(r"%|\\|//|/\.\.?/", path)
-    return _place(url) == _place(base) and path.startswith(top) and is_plain
-
-
-def _place(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-    return parts.scheme, parts.hostname or "", port
+    return path.startswith(top) and is_plain

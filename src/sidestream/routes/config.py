@@ -142,9 +142,9 @@ def config_files(
 
 
 def _user_dir() -> Path:
-    import platformdirs  # only who has no directory of his own pays for it
+    from .table import user_folder  # it lies beside the user's own providers
 
-    return platformdirs.user_config_path("sidestream", appauthor=False)
+    return Path(user_folder()).parent
 
 
 def _expanded(named: str) -> Path:

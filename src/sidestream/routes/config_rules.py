@@ -124,9 +124,9 @@ def _inspect_endpoint(document: Document, route: RouteConfig, path: KeyPath) -> 
         if not _HEADER.fullmatch(name):
             table = "headers" if name in route.headers else "header_env"
             document.problem((*path, table, name), f"{name!r} is not a header's name")
-    for name, value in route.headers.items():
+            continue
         try:
-            Route("https://localhost", "any", headers={name: value})
+            Route("https://localhost", "any", headers={name: route.headers.get(name, "")})
         except ConfigError as error:
             document.problem((*path, "headers", name), str(error), "use header_env for a secret")
 

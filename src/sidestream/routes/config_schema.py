@@ -9,15 +9,24 @@ a value must be is `config_rules`. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Meta
 
 from ..route import Continuation, Prices, Wire
-from .toml_tables import keys_of
 
-__all__ = ["VARIABLE", "Config", "DefaultsConfig", "Origin", "RouteConfig", "Table", "TaskConfig", "merge"]
+__all__ = [
+    "VARIABLE",
+    "Config",
+    "DefaultsConfig",
+    "Origin",
+    "RouteConfig",
+    "Table",
+    "TaskConfig",
+    "merge",
+    "merged",
+]
 
 VARIABLE = "SIDESTREAM_CONFIG"
 
@@ -230,11 +239,11 @@ Table = TypeVar("Table", DefaultsConfig, RouteConfig, TaskConfig)
 
 def merge(below: Config, above: Config) -> Config:
     """Two layers as one: what `above` says wins, key by key; lists and prices are taken whole."""
-    said = {name: getattr(above, name) for name in keys_of(Config) if getattr(above, name) is not None}
+    said = {name: getattr(above, name) for name in _names(Config) if getattr(above, name) is not None}
     return replace(
         below,
         **said,
-        defaults=_merged(below.defaults, above.defaults),
+        defaults=merged(below.defaults, above.defaults),
         routes=_each(below.routes, above.routes),
         tasks=_each(below.tasks, above.tasks),
         files=below.files + above.files,
@@ -243,16 +252,22 @@ def merge(below: Config, above: Config) -> Config:
 
 
 def _each(below: Mapping[str, Table], above: Mapping[str, Table]) -> dict[str, Table]:
-    both = {name: _merged(below[name], above[name]) for name in below if name in above}
+    both = {name: merged(below[name], above[name]) for name in below if name in above}
     return {**below, **above, **both}
 
 
-def _merged(below: Table, above: Table) -> Table:
+def merged(below: Table, above: Table) -> Table:
+    """Two layers of one table: what `above` says wins, tables in it key by key."""
     said: dict[str, Any] = {}
-    for name in keys_of(type(above)):
+    for name in _names(type(above)):
         under, over = getattr(below, name), getattr(above, name)
         if isinstance(over, Mapping):
             said[name] = {**under, **over}
         elif over is not None:
             said[name] = over
     return replace(below, **said)
+
+
+def _names(table: type) -> list[str]:
+    """The keys that a table has; what stands in tables of its own is none."""
+    return [each.name for each in fields(table) if not each.metadata.get("apart")]

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from ..net.common import FAILURES
 from ..recovery.origins import Origins
+from ..recovery.routing import wire_key
 from ..route import Route, Wire
 from ..wire._json import NotJSON, loads, mapping, sequence, string
 from .providers import Found
@@ -62,7 +63,7 @@ Asking = Generator[Question, Answer | None, tuple[Found, bool]]
 
 def remembered(route: Route, origins: Origins) -> Found | None:
     """What this process found out about the route's endpoint and model, whatever wire the route has."""
-    place = _place(route)
+    place = wire_key(route)
     for added in _ADDED:
         wire: Any = origins.learned(place, f"wire{added}")
         if wire in get_args(Wire):
@@ -135,22 +136,17 @@ def _remember(route: Route, outcome: tuple[Found, bool], origins: Origins) -> Fo
     """Under the fact "wire", which a call reads that has to guess, and writes when its guess was right."""
     found, lasting = outcome
     if lasting and not found.sure:
-        origins.learn(_place(route), _UNKNOWN, found.why)
+        origins.learn(wire_key(route), _UNKNOWN, found.why)
     elif lasting:
         added = "" if found.base_url == route.base_url else _ADDED[-1]
-        origins.learn(_place(route), f"wire{added}", found.wire)
-        origins.learn(_place(as_found(route, found)), "wire", found.wire)
+        origins.learn(wire_key(route), f"wire{added}", found.wire)
+        origins.learn(wire_key(as_found(route, found)), "wire", found.wire)
     return found
 
 
 def _unreachable(route: Route, error: Exception) -> Found:
     why = f"nothing is known of this endpoint, and asking it failed: {type(error).__name__}"
     return Found("chat", route.base_url, why, sure=False)
-
-
-def _place(route: Route) -> Route:
-    """What a memory is kept under: endpoint and model, whichever the wire is."""
-    return replace(route, wire="chat")
 
 
 def _with_path(base_url: str, added: str) -> str:

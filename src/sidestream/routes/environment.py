@@ -12,15 +12,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, NoRoute
 from ..route import Route, Secret
 from .providers import speaks
 
-__all__ = ["ANTHROPIC", "OPENAI", "VARIABLES", "fallback_from_environment", "routes_from_environment"]
+__all__ = [
+    "ANTHROPIC",
+    "OPENAI",
+    "VARIABLES",
+    "Environment",
+    "main_from_environment",
+    "origin_of",
+    "routes_from_environment",
+    "source_of",
+    "without_query",
+]
 
 OPENAI = "https://api.openai.com/v1"
 ANTHROPIC = "https://api.anthropic.com/v1"
@@ -49,6 +60,58 @@ VARIABLES: dict[str, str] = {
 _LONGEST_KEY = 16 * 1024
 
 
+class _Said(NamedTuple):
+    """What is said of a route. Equal words make equal routes."""
+
+    base_url: str
+    key: Secret | None
+    model: str
+    wire: str | None
+    continuation: str | None
+    insecure: bool
+
+    def route(self) -> Route:
+        found = speaks(self.base_url, self.model, self.wire)
+        form: Any = self.continuation  # Route checks the word
+        return Route(
+            found.base_url,
+            self.model,
+            found.wire,
+            self.key,
+            insecure=self.insecure,
+            continuation=form,
+            guessed=not found.sure,
+        )
+
+
+class Environment:
+    """The routes that variables name. They are read for each call; a route stays the same while they do."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._made: dict[str, tuple[_Said, Route]] = {}
+
+    def main(self, model: str | None = None) -> Route:
+        """As `main_from_environment`."""
+        return self._same("main", _main(self._environ, model=model))
+
+    def fallback(self) -> tuple[Route, ...]:
+        """The route that `SIDESTREAM_FALLBACK_*` names, whatever the main one is; none without them.
+
+        Raises:
+            ConfigError: as `routes_from_environment`.
+        """
+        said = _fallback(self._environ)
+        return (self._same("fallback", said),) if said else ()
+
+    def _same(self, which: str, said: _Said) -> Route:
+        before, route = self._made.get(which, (None, None))
+        if route is None or before != said:
+            route = said.route()
+            self._made[which] = said, route
+        return route
+
+
 def routes_from_environment(
     base_url: str | None = None,
     api_key: str | None = None,
@@ -66,8 +129,37 @@ def routes_from_environment(
         ConfigError: a value makes no sense, or a key file cannot be read.
     """
     env = os.environ if environ is None else environ
-    from_env = env.get("SIDESTREAM_BASE_URL") or env.get("OPENAI_BASE_URL") or OPENAI
-    endpoint = base_url or from_env
+    main = _main(env, base_url, api_key, model, wire, continuation, insecure=insecure)
+    spare = _fallback(env, insecure=insecure)
+    return tuple(said.route() for said in (main, spare) if said)
+
+
+def main_from_environment(
+    base_url: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    wire: str | None = None,
+    *,
+    continuation: str | None = None,
+    insecure: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Route:
+    """As `routes_from_environment`, without the fallback, of which nothing is looked at."""
+    env = os.environ if environ is None else environ
+    return _main(env, base_url, api_key, model, wire, continuation, insecure=insecure).route()
+
+
+def _main(
+    env: Mapping[str, str],
+    base_url: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    wire: str | None = None,
+    continuation: str | None = None,
+    *,
+    insecure: bool = False,
+) -> _Said:
+    endpoint = base_url or env.get("SIDESTREAM_BASE_URL") or env.get("OPENAI_BASE_URL") or OPENAI
     key = api_key if api_key is not None else _environment_key(env, endpoint)
     model = model or env.get("SIDESTREAM_MODEL") or env.get("OPENAI_MODEL")
     if not model:
@@ -79,31 +171,25 @@ def routes_from_environment(
         raise NoRoute("OpenAI needs a key and there is none", hint="pass api_key=, or set OPENAI_API_KEY")
     wire = wire or env.get("SIDESTREAM_WIRE") or None
     continuation = continuation or env.get("SIDESTREAM_CONTINUATION") or None
-    main = _route(endpoint, key, model, wire, continuation, insecure)
-    return (main, *fallback_from_environment(env, insecure=insecure))
+    return _Said(endpoint, Secret(key) if key else None, model, wire, continuation, insecure)
 
 
 def _environment_key(env: Mapping[str, str], endpoint: str) -> str | None:
     """The environment's key for this endpoint: each key belongs to one origin and goes nowhere else."""
     openai = env.get("OPENAI_BASE_URL") or OPENAI
-    own = _origin(endpoint) == _origin(env.get("SIDESTREAM_BASE_URL") or openai)
+    own = origin_of(endpoint) == origin_of(env.get("SIDESTREAM_BASE_URL") or openai)
     if own and (key := _key(env, "SIDESTREAM_API_KEY")):
         return key
-    if _origin(endpoint) == _origin(openai):
+    if origin_of(endpoint) == origin_of(openai):
         return env.get("OPENAI_API_KEY") or None
     anthropic = env.get("ANTHROPIC_BASE_URL") or ANTHROPIC
-    return env.get("ANTHROPIC_API_KEY") or None if _origin(endpoint) == _origin(anthropic) else None
+    return env.get("ANTHROPIC_API_KEY") or None if origin_of(endpoint) == origin_of(anthropic) else None
 
 
-def fallback_from_environment(env: Mapping[str, str], *, insecure: bool = False) -> tuple[Route, ...]:
-    """The route that `SIDESTREAM_FALLBACK_*` names, whatever the main one is; none without them.
-
-    Raises:
-        ConfigError: as `routes_from_environment`.
-    """
+def _fallback(env: Mapping[str, str], *, insecure: bool = False) -> _Said | None:
     base_url, model = env.get("SIDESTREAM_FALLBACK_BASE_URL"), env.get("SIDESTREAM_FALLBACK_MODEL")
     if not base_url and not model:
-        return ()
+        return None
     if not base_url or not model:
         raise ConfigError(
             "the fallback route is half configured",
@@ -112,24 +198,22 @@ def fallback_from_environment(env: Mapping[str, str], *, insecure: bool = False)
     key = _key(env, "SIDESTREAM_FALLBACK_API_KEY")
     wire = env.get("SIDESTREAM_FALLBACK_WIRE") or None
     continuation = env.get("SIDESTREAM_FALLBACK_CONTINUATION") or None
-    return (_route(base_url, key, model, wire, continuation, insecure),)
+    return _Said(base_url, Secret(key) if key else None, model, wire, continuation, insecure)
 
 
-def _route(
-    base_url: str, key: str | None, model: str, wire: str | None, continuation: str | None, insecure: bool
-) -> Route:
-    found = speaks(base_url, model, wire)
-    form: Any = continuation  # Route checks the word
-    secret = Secret(key) if key else None
-    return Route(
-        found.base_url,
-        model,
-        found.wire,
-        secret,
-        insecure=insecure,
-        continuation=form,
-        guessed=not found.sure,
-    )
+_KEY_FILES = ("SIDESTREAM_API_KEY", "SIDESTREAM_FALLBACK_API_KEY")
+
+
+def source_of(key: Secret, environ: Mapping[str, str]) -> str:
+    """Where this key stands, such as "env OPENAI_API_KEY"; "" if it is in no variable and no file of one."""
+    for name in (*_KEY_FILES, "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        if environ.get(name, "").strip() == key.reveal():
+            return f"env {name}"
+    for name in _KEY_FILES:
+        with suppress(ConfigError):  # a file that cannot be read holds no key
+            if _key(environ, name) == key.reveal():
+                return f"file of env {name}_FILE"
+    return ""
 
 
 def _key(env: Mapping[str, str], name: str) -> str | None:
@@ -149,10 +233,18 @@ def _key(env: Mapping[str, str], name: str) -> str | None:
     return text
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
+def without_query(url: str) -> str:
+    """The address alone: keys have been seen behind it."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a URL; what is none is equal to itself alone."""
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port, host = parts.port, parts.hostname
     except ValueError:
+        host = None
+    if not host:
         return "", url, None
-    return parts.scheme, parts.hostname or "", port or {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, host, port or {"https": 443, "http": 80}.get(parts.scheme)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError
 from ..net import sync
 from ..net.common import FAILURES, CallClock
-from ..recovery.clocks import Clocks, Meter
+from ..recovery.clocks import Meter
 from ..recovery.faults import one_line
 from ..route import Route, Secret
 from ..wire._json import mapping, string
@@ -60,8 +60,7 @@ class TokenEndpoint:
     def ask(self, question: Document, seconds: float) -> Answer | str:
         """The answer, or in words why there is none. Blocks for so many seconds at most."""
         watch = sync.Watch(CallClock(time.monotonic))
-        now = watch.clock.now()
-        watch.meter = Meter(Clocks(seconds, seconds, seconds, now + seconds), now)
+        watch.meter = Meter.of(seconds, watch.clock.now())
         try:
             with contextlib.closing(self._pool.open(self._route, watch)) as lane:
                 opened = lane.send(self._route, question.text().encode(), target=self._target)

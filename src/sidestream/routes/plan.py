@@ -14,31 +14,34 @@ Argument beats task beats configuration beats environment, value by value.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
+
+from msgspec import Struct, structs
 
 from ..errors import ConfigError, NoRoute, UsageError
 from ..recovery.clocks import Timeouts
 from ..recovery.policy import Policy
 from ..route import Credential, Route, RouteClocks
 from ..wire.prompt import Request, has_images, one_meaning, size
-from .config import Config, RouteConfig, TaskConfig, load_config
-from .environment import fallback_from_environment, routes_from_environment
+from .config_schema import Config, RouteConfig, TaskConfig, merged
+from .environment import Environment
 from .providers import (
     Provider,
     base_url_for,
     keys_for,
+    named,
+    nearest,
     provider,
     provider_of,
     providers,
     speaks,
     with_facts,
 )
-from .secrets import EnvKey, credentials_of, headers_of
 
 __all__ = ["BUILT_IN", "Choice", "Known", "Plan", "Planner"]
 
@@ -50,12 +53,12 @@ BUILT_IN: Mapping[str, TaskConfig] = {
     "vision": TaskConfig(timeout=120.0, empty_is_failure=True),
 }
 _NO_TASK = TaskConfig()
+_NOTHING_SAID = RouteConfig()
 _CHARS_PER_TOKEN = 4
 _REMEMBERED = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """What a call says itself. None: not said.
 
     Attributes:
@@ -91,18 +94,16 @@ class Plan:
         return replace(given, **{name: value for name, value in said.items() if value is not None})
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(Struct, frozen=True):
     """A route that may be asked: without facts, and where its key and further headers come from."""
 
     given: Route
     owner: Provider | None = None
     credential: Credential | None = None
-    said: RouteConfig = field(default_factory=RouteConfig)
+    said: RouteConfig = _NOTHING_SAID
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """A route that is configured, or that a call may ask.
 
     Attributes:
@@ -151,8 +152,10 @@ class Planner:
         self.main: Route | str | None = None
         self._why_none: NoRoute | None = None
         self._own_tasks = dict(tasks or {})
+        self._tasks: dict[str, TaskConfig] = {}
         self._sign_ins: dict[str, Credential] = {}
-        self._facts: dict[int, tuple[Route, Route]] = {}
+        self._from_variables = Environment(self._environ)
+        self._facts: dict[int, tuple[weakref.ref[Route], Route]] = {}
         self._candidates_of: dict[str, list[_Candidate]] = {}
         for name in self.config.routes:  # every one must make sense, whether a call needs it or not
             self._configured(name, self.config.routes[name])
@@ -163,6 +166,8 @@ class Planner:
         """From a configuration, a file's path, or the files there are. Errors as of `load_config`."""
         if isinstance(source, Config):
             return cls(source, **others)
+        from .config import load_config  # brings TOML, which a client of one route need not load
+
         environ = dict(others.get("environ") or os.environ)
         if source is not None:
             environ["SIDESTREAM_CONFIG"] = os.fspath(source)
@@ -183,15 +188,18 @@ class Planner:
         """
         if not name:
             return _NO_TASK
+        if name in self._tasks:
+            return self._tasks[name]
         if name not in self.tasks:
-            near = get_close_matches(name, self.tasks, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"make a table [tasks.{name}], or pass tasks="
+            near = nearest(name, self.tasks)
+            hint = f"did you mean {near!r}?" if near else f"make a table [tasks.{name}], or pass tasks="
             raise UsageError(f"there is no task {name!r}", hint=hint)
-        return _over(BUILT_IN.get(name, _NO_TASK), self._said_of(name))
+        self._tasks[name] = merged(BUILT_IN.get(name, _NO_TASK), self._said_of(name))
+        return self._tasks[name]
 
     def _said_of(self, name: str) -> TaskConfig:
         """What the program and the configuration say of a task."""
-        return _over(self._own_tasks.get(name, _NO_TASK), self.config.tasks.get(name, _NO_TASK))
+        return merged(self._own_tasks.get(name, _NO_TASK), self.config.tasks.get(name, _NO_TASK))
 
     def timeouts(self, said: Timeouts | float | None, task: str = "") -> Timeouts:
         """The clocks of a task's calls: those of [defaults], of this library's tasks, the program's own
@@ -242,17 +250,20 @@ class Planner:
             raise self._no_route(choice, skipped)
         return Plan(tuple(kept), tuple(dict.fromkeys(skipped)), task)
 
-    def known(self) -> tuple[Known, ...]:
+    def known(self, task: str | None = None) -> tuple[Known, ...]:
         """Every route that is configured, or that a call may ask, once each, in the order of calls.
+
+        Args:
+            task: only what the calls of this one may ask.
 
         Raises:
             ConfigError: a provider's file is damaged.
         """
         found: list[_Candidate] = []
-        for name in ("", *self.tasks):
+        for name in ("", *self.tasks) if task is None else (task,):
             with suppress(ConfigError):  # a name that leads nowhere, which the plan of that task says
                 found += self._chosen(Choice(name), self.task(name))
-        for name, said in self.config.routes.items():
+        for name, said in self.config.routes.items() if task is None else ():
             found += self._configured(name, said)
         once = [each for number, each in enumerate(found) if each not in found[:number]]
         return tuple(map(self._known, once))
@@ -313,11 +324,8 @@ class Planner:
         moved = self._environ.get("SIDESTREAM_BASE_URL") or self._environ.get("OPENAI_BASE_URL")
         if not moved and ":" in said and provider(said.partition(":")[0]):
             return tuple(self._named(said, "SIDESTREAM_MODEL"))
-        return tuple(_Candidate(route) for route in self._from_environment()[:1])
-
-    def _from_environment(self) -> tuple[Route, ...]:
         try:
-            return routes_from_environment(model=self._model, environ=self._environ)
+            return (_Candidate(self._from_variables.main(self._model)),)
         except NoRoute as error:
             self._why_none = error.with_traceback(None)  # which would hold on to us
             return ()
@@ -330,7 +338,7 @@ class Planner:
         if self.config.fallbacks is not None:
             yield from self._fallbacks(self.config.fallbacks, "fallbacks")
         elif self._fixed is None:
-            yield from map(_Candidate, fallback_from_environment(self._environ))
+            yield from map(_Candidate, self._from_variables.fallback())
 
     def _discovered(self) -> Iterator[_Candidate]:
         """Providers whose key lies in the environment, with the model their file names for side tasks."""
@@ -349,10 +357,8 @@ class Planner:
             owner, _, model = name.partition(":")
             yield from self._configured(name, RouteConfig(owner, model))
         else:
-            near = get_close_matches(name, self.config.routes, 1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else 'write "provider:model", or make a [routes] table'
-            )
+            near = nearest(name, self.config.routes)
+            hint = f"did you mean {near!r}?" if near else 'write "provider:model", or make a [routes] table'
             where = self.config.where(place)
             raise ConfigError(f"there is no route {name!r} ({place}, {where})", hint=hint)
 
@@ -373,6 +379,8 @@ class Planner:
         given = self._given(name, said, owner)
         if sign_in:
             return [_Candidate(given, owner, self._sign_in(sign_in, given), said)]
+        from .secrets import EnvKey, credentials_of  # only configured routes have keys elsewhere
+
         keys: tuple[Credential, ...] = credentials_of(said, self._environ)
         if not keys and owner is not None:
             names = keys_for(owner, given.base_url, self._environ)
@@ -434,12 +442,14 @@ class Planner:
                 said = replace(each.said, model=model, window=None, vision=None, quality=None, prices=None)
                 given = self._given("", said, each.owner)
             name = given.name if number == 1 else f"{given.name}#{number}"
-            yield replace(each, given=replace(given, name=name))
+            yield structs.replace(each, given=replace(given, name=name))
 
     def _ready(self, candidate: _Candidate) -> Route:
         """The route with its facts and today's key. Raises ConfigError."""
         route = self._with_facts(candidate)
         if candidate.said.header_env:
+            from .secrets import headers_of
+
             route = replace(route, headers={**route.headers, **headers_of(candidate.said, self._environ)})
         if candidate.credential is None:
             return route
@@ -457,17 +467,15 @@ class Planner:
         return NoRoute(f"there is no route{whose}", hint="pass base_url= and model=, or name a main route")
 
     def _with_facts(self, candidate: _Candidate) -> Route:
-        """Looked up once for each route that is configured or given."""
-        given = candidate.given
-        kept, route = self._facts.get(id(given), (None, given))
-        if kept is not given:
-            low = self.config.defaults
-            params = one_meaning(low.params, given.params)
-            usual = replace(given, params=params, concurrency=given.concurrency or low.concurrency)
-            route = with_facts(usual, candidate.owner)
-            if len(self._facts) >= _REMEMBERED:
-                self._facts.clear()
-            self._facts[id(given)] = given, route
+        """Looked up once for each route, and forgotten with it: a caller's keys are not collected."""
+        given, facts, key = candidate.given, self._facts, id(candidate.given)
+        if (found := facts.get(key)) and found[0]() is given:
+            return found[1]
+        low = self.config.defaults
+        params = one_meaning(low.params, given.params)
+        usual = replace(given, params=params, concurrency=given.concurrency or low.concurrency)
+        route = with_facts(usual, candidate.owner)
+        facts[key] = weakref.ref(given, lambda _: facts.pop(key, None)), route
         return route
 
 
@@ -475,18 +483,6 @@ def _clocks(task: TaskConfig, usual: Timeouts) -> Timeouts:
     """The usual clocks, and what a task says of them."""
     said = {"total": task.timeout, "first": task.first, "idle": task.idle, "connect": task.connect}
     return replace(usual, **{name: value for name, value in said.items() if value is not None})
-
-
-def _over(below: TaskConfig, above: TaskConfig) -> TaskConfig:
-    """Two layers as one: what `above` says wins, tables key by key."""
-    said: dict[str, Any] = {}
-    for each in fields(TaskConfig):
-        value = getattr(above, each.name)
-        if isinstance(value, Mapping):
-            said[each.name] = {**getattr(below, each.name), **value}
-        elif value is not None:
-            said[each.name] = value
-    return replace(below, **said)
 
 
 def _first(candidates: Sequence[_Candidate]) -> list[_Candidate]:
@@ -499,14 +495,7 @@ def _first(candidates: Sequence[_Candidate]) -> list[_Candidate]:
 def _owner(said: RouteConfig) -> Provider | None:
     """The provider whose ways a configured route follows."""
     name = said.provider or said.sign_in
-    if name is None:
-        return None
-    found = provider(name)
-    if found is None:
-        near = get_close_matches(name.lower(), [each.id for each in providers()], 1)
-        hint = f"did you mean {near[0]!r}?" if near else "docs/providers.md lists them; or say base_url"
-        raise ConfigError(f"there is no provider {name!r}", hint=hint)
-    return found
+    return named(name) if name else None
 
 
 def _has_key(said: RouteConfig) -> bool:

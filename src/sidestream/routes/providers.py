@@ -11,7 +11,7 @@ A new provider is a new file, not code. `docs/providers.md` shows them all. Pure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
@@ -31,6 +31,8 @@ __all__ = [
     "base_url_for",
     "facts_for",
     "keys_for",
+    "named",
+    "nearest",
     "provider",
     "provider_of",
     "providers",
@@ -221,7 +223,7 @@ def route_for(
         ConfigError: there is no such provider, it has no endpoint of its own and none is given, or a field
             makes no sense.
     """
-    owner = provider if isinstance(provider, Provider) else _named(provider)
+    owner = provider if isinstance(provider, Provider) else named(provider)
     endpoint = base_url or owner.base_url
     if not endpoint:
         raise ConfigError(f"{owner.name} has no endpoint of its own", hint="say its base_url")
@@ -231,16 +233,26 @@ def route_for(
     return with_facts(route, owner)
 
 
-def _named(name: str) -> Provider:
+def named(name: str) -> Provider:
+    """As `provider`.
+
+    Raises:
+        ConfigError: there is none; and as `providers`.
+    """
     known = catalogue()
     found = known.named(name)
     if found is None:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name.strip().lower(), known.names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "docs/providers.md lists them; or say base_url"
+        near = nearest(name.strip().lower(), known.names)
+        hint = f"did you mean {near!r}?" if near else "docs/providers.md lists them; or say base_url"
         raise ConfigError(f"there is no provider {name!r}", hint=hint)
     return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, "" if none is near."""
+    from difflib import get_close_matches  # only who mistypes pays for it
+
+    return next(iter(get_close_matches(name, list(known), 1)), "")
 
 
 # Endpoints and keys from variables.

@@ -18,12 +18,22 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ..errors import ConfigError
 from ..route import Route, Secret
-from .config import RouteConfig
+from .config_schema import RouteConfig
 
-__all__ = ["EnvKey", "FileKey", "FixedKey", "Kept", "KeyringKey", "credentials_of", "headers_of"]
+__all__ = [
+    "EnvKey",
+    "FileKey",
+    "FixedKey",
+    "Kept",
+    "KeyringKey",
+    "credentials_of",
+    "headers_of",
+    "state_of",
+]
 
 LONGEST = 16 * 1024
 
@@ -274,6 +284,15 @@ def credentials_of(route: RouteConfig, environ: Mapping[str, str] | None = None)
     files = [FileKey(path) for path in route.api_key_file or ()]
     rings = [KeyringKey(*place.rsplit("/", 1)) for place in route.api_key_keyring or ()]
     return (*variables, *files, *rings)
+
+
+def state_of(credential: Kept) -> Literal["set", "missing", "unusable"]:
+    """Whether the key is there, or something that is none. A keyring may ask its owner for a password."""
+    try:
+        credential.read()
+    except ConfigError:
+        return "unusable" if getattr(credential, "there", True) else "missing"
+    return "set"
 
 
 def headers_of(route: RouteConfig, environ: Mapping[str, str] | None = None) -> dict[str, str]:

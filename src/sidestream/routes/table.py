@@ -20,17 +20,15 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, ValidationError, convert, structs
 
 from ..errors import ConfigError
 from ..route import Auth, Continuation, Wire, is_loopback
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 __all__ = [
     "Billing",
@@ -283,6 +281,9 @@ class Catalogue:
 
     def owner(self, base_url: str) -> Provider | None:
         """The provider whose host that is."""
+        return _owner(self, base_url)
+
+    def _owner(self, base_url: str) -> Provider | None:
         host, port = host_of(base_url), port_of(base_url)
         near = (text.read() for text in self._packaged if text.may_own(host, port))
         return next((each for each in (*self._own, *near) if each.owns(base_url)), None)
@@ -300,6 +301,12 @@ class Catalogue:
     def _by_name(self) -> dict[str, Provider]:
         by_alias = {alias: provider for provider in reversed(self.providers) for alias in provider.aliases}
         return by_alias | {provider.id: provider for provider in reversed(self.providers)}
+
+
+@lru_cache(maxsize=1024)
+def _owner(known: Catalogue, base_url: str) -> Provider | None:
+    """A client asks for each call, and the answer does not change."""
+    return known._owner(base_url)
 
 
 def host_of(base_url: str) -> str:
@@ -341,19 +348,12 @@ def _catalogue(folder: str) -> Catalogue:
 @cache
 def _packaged() -> tuple[_Text, ...]:
     """The packaged files, in the order of their names."""
-    folder = _folder()
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return tuple(
-        _Text(name, (folder / name).read_text(encoding="utf-8")) for name in names if name != _FAMILIES
-    )
+    found = (_Text(path.name, path.read_text(encoding="utf-8")) for path in sorted(_DATA.glob("*.toml")))
+    return tuple(text for text in found if text.file != _FAMILIES)
 
 
-def _folder() -> Traversable:
-    from importlib.resources import files
-
-    return files(__package__) / "data"
-
-
+# A path: importlib.resources would load tempfile and zipfile, and msgspec runs from no zip file either.
+_DATA = Path(__file__).with_name("data")
 _FAMILIES = "_families.toml"
 
 
@@ -629,7 +629,7 @@ def _lower(patterns: tuple[str, ...]) -> tuple[str, ...]:
 @cache
 def _families() -> dict[str, tuple[str, ...]]:
     """The lists of models that several providers have."""
-    text = (_folder() / _FAMILIES).read_text(encoding="utf-8")
+    text = (_DATA / _FAMILIES).read_text(encoding="utf-8")
     found = convert(_parsed(_FAMILIES, text), dict[str, _Words])
     return {name: _lower(patterns) for name, patterns in found.items()}
 

@@ -153,12 +153,16 @@ def check_whole(reply: Reply) -> None:
 
 # A conversation as material.
 
-_EACH, _ALL = 1_500, 8_000
+_EACH, _ALL = 1_500, 8_000  # characters of a turn, and of all that is shown
+_SEEN = 4 * _EACH  # of a turn: a secret that begins in what is shown ends in here
+_GAP = "\n\n"
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
 def told(messages: Messages) -> str:
-    """What user and assistant said, as text: its beginning, and the user's last words. Secrets are out.
+    """What user and assistant said, in `_ALL` characters: its beginning, and the user's last words.
+
+    Secrets are out.
 
     Raises:
         UsageError: there is nothing in it, or it is no conversation.
@@ -170,18 +174,20 @@ def told(messages: Messages) -> str:
     turns = [line for entry in entries if (line := _line(entry))]
     if not turns:
         raise UsageError("nobody says anything in these messages")
-    kept = _beginning(turns)
+    kept = _beginning(turns, _ALL)
     last = next((turn for turn in reversed(turns) if turn.startswith(_SPEAKERS["user"])), "")
-    shown = [*kept, "[…]", last] if last and last not in kept else kept
-    return redact("\n\n".join(shown))
+    if not last or last in kept:
+        return _GAP.join(kept)
+    ending = ["[…]", last]
+    return _GAP.join([*_beginning(turns, _ALL - sum(len(_GAP) + len(each) for each in ending)), *ending])
 
 
-def _beginning(turns: list[str]) -> list[str]:
+def _beginning(turns: list[str], room: int) -> list[str]:
     kept: list[str] = []
-    room = _ALL
+    room += len(_GAP)
     for turn in turns:
-        room -= len(turn)
-        if kept and room < 0:
+        room -= len(_GAP) + len(turn)
+        if room < 0:
             break
         kept.append(turn)
     return kept
@@ -195,4 +201,5 @@ def _line(entry: dict[str, Any]) -> str:
         text = "[an image]"
     if not speaker or not text:
         return ""
+    text = redact(text[:_SEEN])
     return f"{speaker}: {text if len(text) <= _EACH else f'{text[:_EACH]} […]'}"

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -140,7 +141,14 @@ def _type(value: Any, schema: Any, place: _Place) -> Iterator[str]:
 
 
 def _enum(value: Any, schema: Any, place: _Place) -> Iterator[str]:
-    allowed = schema["enum"] if "enum" in schema else [schema["const"]]
+    yield from _none_of(value, schema["enum"], place)
+
+
+def _const(value: Any, schema: Any, place: _Place) -> Iterator[str]:
+    yield from _none_of(value, [schema["const"]], place)
+
+
+def _none_of(value: Any, allowed: Any, place: _Place) -> Iterator[str]:
     if value not in allowed:
         yield f"{place.name} is none of {json.dumps(allowed, ensure_ascii=False)[:200]}"
 
@@ -169,7 +177,15 @@ def _items(value: Any, schema: Any, place: _Place) -> Iterator[str]:
 
 
 def _any(value: Any, schema: Any, place: _Place) -> Iterator[str]:
-    choices = schema.get("anyOf") or schema.get("oneOf") or []
+    yield from _fits_none(value, schema["anyOf"], place)
+
+
+def _one(value: Any, schema: Any, place: _Place) -> Iterator[str]:
+    """One at least: whether a second fits, too, is not looked at."""
+    yield from _fits_none(value, schema["oneOf"], place)
+
+
+def _fits_none(value: Any, choices: Any, place: _Place) -> Iterator[str]:
     if choices and all(any(_problems(value, each, place.inside(""))) for each in choices):
         yield f"{place.name} fits none of the {len(choices)} schemas it may have"
 
@@ -182,37 +198,38 @@ def _all(value: Any, schema: Any, place: _Place) -> Iterator[str]:
 _CHECKS: dict[str, Callable[[Any, Any, _Place], Iterator[str]]] = {
     "type": _type,
     "enum": _enum,
-    "const": _enum,
+    "const": _const,
     "required": _required,
     "properties": _properties,
     "additionalProperties": _additional,
     "items": _items,
     "anyOf": _any,
-    "oneOf": _any,
+    "oneOf": _one,
     "allOf": _all,
 }
 
 # JSON in an answer.
 
-_FENCE = re.compile(r"```[\w-]*[ \t]*\n?(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*+[ \t]*+\n?+(.*?)```", re.DOTALL)  # possessive: nothing is tried twice
 
 
 def found(text: str) -> Iterator[Any]:
     """The JSON objects in an answer, the likeliest first: all of it, a fence's content, one among words."""
-    for candidate in (text, *(match[1] for match in _FENCE.finditer(text))):
-        value = _object(candidate.strip())
-        if value is not None:
-            yield value
+    return (value for value in islice(_looked_for(text), _PLACES) if value is not None)
+
+
+def _looked_for(text: str) -> Iterator[Any]:
+    """What is at each place of an answer where an object may stand; None for nothing."""
+    yield _object(text.strip())
+    for match in _FENCE.finditer(text):
+        yield _object(match[1].strip())
     decoder = json.JSONDecoder()
     at = text.find("{")
-    for _ in range(_PLACES):
-        if at < 0:
-            return
+    while at >= 0:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            at = text.find("{", at + 1)
-            continue
+            value, end = None, at + 1
         yield value
         at = text.find("{", end)
 

@@ -15,9 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import ModuleType
 from typing import Any
 
-import httpcore2
-
-from ..net import sync
+from ..net import failures, sync
 from ..net.common import FAILURES, CallClock, Opened
 from ..route import Route
 from .watchdog import WATCHDOG
@@ -70,7 +68,7 @@ class _Common:
             yield
         except self._http.TransportError as error:
             names = (kind.__name__ for kind in type(error).__mro__)
-            known = next((getattr(httpcore2, name) for name in names if name in _NAMES), httpcore2.ReadError)
+            known = next((getattr(failures, name) for name in names if name in _NAMES), failures.ReadError)
             raise known(str(error) or type(error).__name__) from error
 
 
@@ -136,20 +134,22 @@ class Lane:
         return self._lanes.answered(self._response)
 
     def chunks(self) -> Generator[bytes, None, None]:
-        stream = _Socket(self._response)
-        self._watch.attach(stream)
-        with WATCHDOG.guard(self._watch, stream) as entry:
+        stream, watch = _Socket(self._response), self._watch
+        watch.attach(stream)
+        now, meter = watch.clock.now, watch.meter
+        with WATCHDOG.guard(watch, stream) as entry:
             try:
                 with self._lanes.failures():
                     for chunk in self._response.stream:
                         yield chunk
-                        self._watch.left()
-            except (httpcore2.NetworkError, httpcore2.ProtocolError):
+                        if watch.stopped or meter is None or meter.due <= now():
+                            watch.left()
+            except (failures.NetworkError, failures.ProtocolError):
                 if entry.rang:
-                    raise httpcore2.ReadTimeout("the provider was silent") from None
+                    raise failures.ReadTimeout("the provider was silent") from None
                 raise
             if entry.rang:
-                raise httpcore2.ReadTimeout("the provider was silent")
+                raise failures.ReadTimeout("the provider was silent")
 
     def rest(self) -> bytes:
         held = b""

@@ -154,6 +154,7 @@ class Decoder(StreamDecoder):
         self._counted = False  # the last chunk was usage alone, which is sent when all is said
         self._verdict = False
         self._groq_error: ErrorInfo | None = None
+        self._last: tuple[int, bool] | None = None  # choice of the last delta, and whether it was reasoning
 
     def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:
@@ -180,6 +181,25 @@ class Decoder(StreamDecoder):
                 self._choice(choice, events)
             if chunk.usage is not None or chunk.x_groq is not None:
                 self._extras(chunk, events)
+
+    def piece(self, data: bytes) -> str | None:
+        try:
+            chunk = _chunk(data)
+        except UNREADABLE:
+            return None
+        choices = chunk.choices
+        if not choices or len(choices) != 1 or chunk.error is not None or chunk.usage is not None:
+            return None
+        choice = choices[0]
+        delta, index = choice.delta, choice.index or 0
+        if delta is None or choice.finish_reason or choice.error is not None or chunk.x_groq is not None:
+            return None
+        if delta.tool_calls or delta.function_call or delta.refusal or chunk.id not in (None, self._named):
+            return None
+        text, thought = delta.content, delta.reasoning_content or delta.reasoning or delta.reasoning_text
+        if (text and thought) or self._last != (index, not text):
+            return None
+        return text or thought
 
     def close(self) -> list[Event]:
         """The body ended or said `[DONE]`: the verdict, if there is one.
@@ -252,11 +272,13 @@ class Decoder(StreamDecoder):
                 if state.message is None:
                     state.message = self._open(state, "message", events)
                 events.append(TextDelta(delta.content, state.message))
+                self._last = (index, False)
             thought = delta.reasoning_content or delta.reasoning or delta.reasoning_text
             if thought:
                 if state.reasoning is None:
                     state.reasoning = self._open(state, "reasoning", events)
                 events.append(ReasoningDelta(thought, state.reasoning))
+                self._last = (index, True)
             if delta.refusal:
                 if state.message is None:
                     state.message = self._open(state, "message", events)

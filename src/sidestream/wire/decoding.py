@@ -1,7 +1,8 @@
 """What the decoders of all wires share: when nothing counts any more. Pure.
 
 Strategy: a wire's decoder says what one frame means; this base feeds it the frames of a chunk, in order,
-until one says that the answer is over or one is nonsense. What a frame means stands with its wire.
+until one says that the answer is over or one is nonsense. What a frame means stands with its wire. Nearly all
+frames are the next piece of the text before: `piece` reads such a one without making an event of it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class StreamDecoder:
         except NotJSON as error:
             self.broken = error
         return events
+
+    def piece(self, data: bytes) -> str | None:
+        """The text in the data of a frame, if that is the next piece of the text or reasoning delta which the
+        last event was, and says nothing else. Nothing: it was not taken, and `feed` is to be asked."""
+        raise NotImplementedError
 
     def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         raise NotImplementedError

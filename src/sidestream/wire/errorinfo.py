@@ -7,7 +7,6 @@ OpenRouter's numeric code. Not here: what an error means (recovery/faults.py).
 
 from __future__ import annotations
 
-from email.utils import formatdate
 from typing import Any
 
 from ._json import integer, mapping, string
@@ -58,6 +57,8 @@ def _flat(error: dict[str, Any], around: dict[str, Any], headers: dict[str, str]
     if (seconds := integer(error.get("resets_in_seconds"))) is not None:
         found.setdefault("retry-after", str(seconds))
     elif 0 < (integer(error.get("resets_at")) or 0) < _FAR:
+        from email.utils import formatdate  # heavy, and rarely needed
+
         found.setdefault("retry-after", formatdate(integer(error.get("resets_at")), usegmt=True))
     if request_id := string(around.get("request_id")):
         found.setdefault("request-id", request_id[:200])

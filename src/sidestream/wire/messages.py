@@ -136,7 +136,7 @@ class Decoder(StreamDecoder):
         self._blocks: list[_Block] = []
         self._by_index: dict[int, _Block] = {}
         self._unsure: list[_Block] = []  # have stopped, and may have been cut
-        self._last: _Block | None = None  # the text that the last event was a piece of
+        self._last: _Block | None = None  # the text or thinking that the last event was a piece of
         self._last_index: int | None = None
         self._stop = ""
         self._details: dict[str, Any] = {}
@@ -156,12 +156,27 @@ class Decoder(StreamDecoder):
             if delta is None or self.over or (peek.type or frame.type) != "content_block_delta":
                 self._read(frame, events)
                 continue
-            text, last = delta.text, self._last
-            if last is None or text is None or peek.index != self._last_index or delta.type != "text_delta":
+            text, last = delta.text, self._last if delta.type == "text_delta" else None
+            if last is None or text is None or peek.index != self._last_index or last.kind != "message":
                 self._delta(frame, peek.index, delta, events)
                 continue
             last.pieces.append(text)
             events.append(TextDelta(text, last.item))
+
+    def piece(self, data: bytes) -> str | None:
+        try:
+            peek = _peek(data)
+        except UNREADABLE:
+            return None
+        delta, last = peek.delta, self._last
+        if last is None or delta is None or peek.index != self._last_index:
+            return None
+        if peek.type != "content_block_delta" or _DELTAS.get(delta.type) != last.kind:
+            return None
+        text = delta.text if last.kind == "message" else delta.thinking
+        if text:
+            last.pieces.append(text)
+        return text
 
     def close(self) -> list[Event]:
         """The body ended: the verdict, if there is one.
@@ -183,16 +198,19 @@ class Decoder(StreamDecoder):
         """A delta that is not the next piece of the text before it."""
         self._last = None
         if delta.type == "text_delta" and delta.text is not None:
-            block = self._find("message", index, events)
-            if block.kind == "message":
-                self._last, self._last_index = block, index
-            self._piece(block, delta.text, events)
+            self._piece(self._goes_on(self._find("message", index, events), index), delta.text, events)
         elif delta.type == "thinking_delta" and delta.thinking is not None:
-            self._piece(self._find("reasoning", index, events), delta.thinking, events)
+            self._piece(self._goes_on(self._find("reasoning", index, events), index), delta.thinking, events)
         elif delta.type == "input_json_delta" and delta.partial_json is not None:
             self._piece(self._find("function_call", index, events), delta.partial_json, events)
         else:
             self._rare_delta(mapping(loads(frame.data)), events)
+
+    def _goes_on(self, block: _Block, index: int | None) -> _Block:
+        """The same block; the next delta is expected to go on with it."""
+        if block.kind in ("message", "reasoning"):
+            self._last, self._last_index = block, index
+        return block
 
     def _piece(self, block: _Block, piece: str, events: list[Event]) -> None:
         """The next piece of what a block says."""

@@ -54,11 +54,6 @@ class Request(Struct, frozen=True):
         count = self.params.get("n")
         return count if isinstance(count, int) and count > 0 else 1
 
-    def without(self, param: str) -> Request:
-        """The same request without one parameter."""
-        kept = {name: value for name, value in self.params.items() if name != param}
-        return Request(self.messages, self.instructions, self.tools, kept)
-
 
 def from_input(value: object) -> tuple[dict[str, Any], ...]:
     """Messages from what a caller passes: a string is one user message, a sequence is taken as it is.

@@ -202,6 +202,7 @@ class Decoder(StreamDecoder):
         self._items = _Items()
         self._last: tuple[str, str | None, int | None] | None = None
         self._last_key = 0
+        self._last_part = 0
 
     def _feed(self, frames: Iterable[ServerSentEvent], events: list[Event]) -> None:
         for frame in frames:
@@ -226,7 +227,24 @@ class Decoder(StreamDecoder):
             if here != self._last:
                 self._last_key = self._find(shape[1], peek.item_id or "", peek.output_index, events)
                 self._last = here
+            self._last_part = peek.content_index
             events.append(shape[0](peek.delta, self._last_key, peek.content_index))
+
+    def piece(self, data: bytes) -> str | None:
+        try:
+            peek = _peek(data)
+        except UNREADABLE:
+            return None
+        number, last = peek.sequence_number, self._last
+        if last is None or last[0] != peek.type or last[1] != peek.item_id or last[2] != peek.output_index:
+            return None
+        if peek.content_index != self._last_part or self._after is not None or not peek.delta:
+            return None
+        if number is not None:
+            if number <= self._number:
+                return None
+            self._number = number
+        return peek.delta
 
     def resume(self) -> None:
         """The same response goes on in another stream, from the cursor: what is sent again is left out."""

@@ -5,6 +5,7 @@ is dispatched before its blank line, and what has no blank line at the end of th
 `pending` tells that something was torn off. Bodies without a carriage return (all real ones) are cut at
 empty lines, which is fast; the first carriage return switches that stream to the line reader, whose result
 is the same. A partial event is kept as a list of pieces and joined once, so a huge event costs linear time.
+Nearly all chunks are one whole event, of the shape of the event before: `alike` reads those at sight.
 
 Not here: what an event means. Limits: one line, one event and the whole body each have one (`Limits`).
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
@@ -78,6 +79,11 @@ class Decoder:
         self._bom: bytes | None = b""  # what was seen of a possible BOM; None once decided
         self._by_line = False
         self._tail: list[bytes] = []  # pieces of the unfinished event (or, by line, of the unfinished line)
+        self._last = b""  # the last whole event, if it came so
+        self._head: bytes | None = b""  # how it begins, up to its one line of data, b"" if it does not, or
+        # something was begun after it; None: not looked at yet
+        self._head_type = ""
+        self._usual = min(self._limits.line, self._limits.event, self._limits.total)  # no limit is nearer
         self._held = 0
         self._line_held = 0
         self._skip_lf = False
@@ -108,10 +114,31 @@ class Decoder:
             return []
         if self._by_line:
             return self._feed_lines(chunk)
-        if b"\r" in chunk:
+        if _CR in chunk:
             self._by_line = True
             return self._leave_blocks(chunk)
         return self._feed_blocks(chunk)
+
+    def alike(self, chunk: bytes) -> bytes | None:
+        """The data of the next bytes, if they are one whole event that begins like the one before, with one
+        line of data: they are taken, and `event` makes it of them. None: they are not, `feed` does that."""
+        head = self._head
+        if head is None:
+            head, self._head_type = _head(self._last)
+            self._head = head
+        start = len(head)
+        data = chunk[start:-2]
+        if not start or chunk[:start] != head or chunk[-2:] != b"\n\n" or _LF in data or _CR in data:
+            return None
+        total = self._total + len(chunk)
+        if total > self._usual:
+            return None
+        self._total = total
+        return data
+
+    def event(self, data: bytes, raw: bytes) -> ServerSentEvent:
+        """The event that `alike` has seen in these bytes."""
+        return ServerSentEvent(self._head_type, data, raw, self.last_event_id)
 
     def _strip_bom(self, chunk: bytes) -> bytes:
         seen = (self._bom or b"") + chunk
@@ -137,14 +164,17 @@ class Decoder:
         self._tail = [last] if last else []
         self._held = self._line_held = 0
         if last:
+            self._head = b""
             self._hold(last)
+        elif blocks:
+            self._last, self._head = blocks[-1], None
         oversize = min(self._limits.event, self._limits.line) < len(chunk)
         events: list[ServerSentEvent] = []
         for block in blocks:
             if oversize:
                 self._check_block(block)
             head, _, rest = block.partition(b"\n")
-            if rest[:6] == b"data: " and head[:7] == b"event: " and b"\n" not in rest:
+            if rest[:6] == b"data: " and head[:7] == b"event: " and _LF not in rest:
                 events.append(
                     ServerSentEvent(
                         head[7:].decode("utf-8", "replace") or "message",
@@ -185,7 +215,7 @@ class Decoder:
 
     def _leave_blocks(self, chunk: bytes) -> list[ServerSentEvent]:
         held = b"".join(self._tail)
-        self._tail = []
+        self._tail, self._head = [], b""
         self._held = self._line_held = 0
         return self._feed_lines(held + chunk)
 
@@ -200,7 +230,7 @@ class Decoder:
                 elif self._blanks:
                     events.append(ServerSentEvent("message", b"", b"\n", self.last_event_id))
                 chunk = chunk[1:]
-        if b"\n" not in chunk and b"\r" not in chunk:
+        if _LF not in chunk and _CR not in chunk:
             if chunk:
                 self._tail.append(chunk)
                 self._hold(chunk)
@@ -259,3 +289,14 @@ class Decoder:
         self._data, self._type = [], ""
         if data or self._blanks:
             events.append(ServerSentEvent(kind or "message", b"\n".join(data), raw, self.last_event_id))
+
+
+def _head(block: bytes) -> tuple[bytes, str]:
+    """How an event begins that has one line of data, and before it perhaps its type, and that type; b"" for
+    every other."""
+    head, _, rest = block.partition(b"\n")
+    if head.startswith(b"data: "):
+        return b"data: ", "message"
+    if head.startswith(b"event: ") and rest.startswith(b"data: "):
+        return head + b"\ndata: ", head[7:].decode("utf-8", "replace") or "message"
+    return b"", ""

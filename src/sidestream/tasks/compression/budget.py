@@ -28,7 +28,7 @@ class Budget:
 
     Attributes:
         ratio: of the source's characters, above 0 and at most 1.
-        tokens: estimated tokens.
+        tokens: as they are counted for the target model: with its own vocabulary, else estimated.
         chars: characters.
     """
 
@@ -51,7 +51,7 @@ class Budget:
 
     @classmethod
     def of(cls, value: object) -> Budget:
-        """A budget as callers give it: a plain integer means estimated tokens."""
+        """A budget as callers give it: a plain integer means tokens."""
         if isinstance(value, Budget):
             return value
         if isinstance(value, int) and not isinstance(value, bool):

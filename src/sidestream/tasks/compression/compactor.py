@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ...errors import NoRoute, SidestreamError, UsageError
+from ...errors import SidestreamError, UsageError
 from .compaction import Compaction, measure
 from .failures import FAILURES, without_summary
 from .formats import load
@@ -85,7 +85,7 @@ class Compactor:
         count: Callable[[str], int] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ask = complete or _nobody
+        self._ask: Any = complete  # None: everything is done without a model
         self._policy = policy or CompressionPolicy()
         self._window = window
         self._names = {"model": model, "route": route, "reserved": reserved}
@@ -258,7 +258,7 @@ class Compactor:
         pruned = self._pruned(source, shape, plan, total)
         if pruned is not None:
             return pruned
-        return plan.digest() if self._ask is _nobody or not plan.needed else plan
+        return plan.digest() if self._ask is None or not plan.needed else plan
 
     def _pruned(self, source: Conversation, shape: Shape, plan: Plan, total: int) -> Compaction | None:
         """Tool output shortened, if that is enough or all there is to do."""
@@ -296,10 +296,6 @@ def _after(history: History, committed: Compaction) -> History:
     if committed.method == "pruned":
         return history.pruned()
     return history.committed(digest=committed.method == "extractive" and bool(committed.failure))
-
-
-def _nobody(_: list[dict[str, str]]) -> str:
-    raise NoRoute("no model was given", hint="Pass complete.")
 
 
 def _joined(

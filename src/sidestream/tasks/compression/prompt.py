@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..thoughts import without_thoughts
 from .redact import redact
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ _USERS = re.compile(
     r"|gebruikers?|пользовател\w*)\b|用户|用戶|ユーザー|사용자"
 )
 
-_THINKING = re.compile(r"<(think|thinking|reasoning)>[\s\S]*?(?:</\1>|\Z)", re.IGNORECASE)
 _MEDIA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
 _LABELS = {"user": "USER", "assistant": "ASSISTANT", "tool": "TOOL", "system": "SYSTEM", "note": "NOTE"}
 
@@ -121,8 +121,8 @@ def build_prompt(told: Told) -> list[dict[str, str]]:
 
 
 def clean_summary(text: str) -> str:
-    """A model's summary without its thinking and without secrets."""
-    return redact(_THINKING.sub("", text)).strip()
+    """A model's summary without its thoughts and without secrets."""
+    return redact(without_thoughts(text)).strip()
 
 
 def invented_user(summary: str, source: str) -> bool:
