@@ -48,15 +48,18 @@ def outcomes() -> Iterator[Any]:
 def test_an_answer_is_judged_by_what_the_user_has_in_hand(
     outcomes: Any, answer: dict[str, Any], expected: str
 ) -> None:
+    """What counts is the text, whether it is said to be whole, and what an error carries."""
     assert outcomes.judged({"error": "", "kept": "", **answer}, TEXT) == expected
 
 
 def test_every_outcome_has_a_symbol_a_meaning_a_name_and_a_colour(outcomes: Any) -> None:
+    """No outcome can come that a table or a figure does not know."""
     tables = (outcomes.SYMBOLS, outcomes.MEANINGS, outcomes.NAMES, outcomes.COLOURS)
     assert {frozenset(table) for table in tables} == {frozenset(outcomes.Class.__args__)}
 
 
 def test_half_an_answer_called_whole_is_loud_and_what_did_not_apply_is_empty(outcomes: Any) -> None:
+    """Tables are made from the record alone, and count only what applied."""
     table = outcomes.tables(record(outcomes))
     assert "| a peer | ✓ | **½!** 2 |  |" in table
     assert "| a peer | 1 |  |  |  |  |  | 1 |  | 1.50 | 0.75 | 0.30 | 0.4 |" in table
@@ -64,6 +67,7 @@ def test_half_an_answer_called_whole_is_loud_and_what_did_not_apply_is_empty(out
 
 
 def test_a_peer_is_the_same_kind_of_thing_in_every_part(outcomes: Any) -> None:
+    """Names are unique, those the matrix mentions exist, and every peer has its child."""
     names = [peer.name for peer in outcomes.PEERS]
     assert len(set(names)) == len(names)
     assert outcomes.LEFT_OUT | outcomes.UNSTREAMED | set(outcomes.SMOKE) <= set(names)

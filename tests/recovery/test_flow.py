@@ -200,7 +200,7 @@ FAILURES: dict[str, tuple[Call, list[Play], list[str], type[BaseException], Faul
     "no progress twice": (
         call(),
         [broke(K.CONNECT)],
-        ["send main", "tell restart", "sleep 0.25", "send main"],
+        ["send main", "tell restart", "sleep 0.75", "send main"],  # nobody else is there: it gets a moment
         errors.StreamDropped,
         K.CONNECT,
     ),

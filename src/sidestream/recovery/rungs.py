@@ -126,7 +126,7 @@ def _same_route(s: Situation, rung: str, how: str) -> Step | No:
         return No("the same fault at the same place twice is no accident")
     if s.spent:
         return No(s.spent)
-    delay = 0.0 if s.at_once else s.policy.backoff.delay(s.fault, max(0, s.tries - 1), s.random)
+    delay = 0.0 if s.at_once else _delay(s)
     asked = s.fault.retry_after or 0.0
     if asked > s.policy.longest_wait or delay >= s.remaining:
         return No(f"it would take {max(asked, delay):.0f} s of waiting")
@@ -135,6 +135,13 @@ def _same_route(s: Situation, rung: str, how: str) -> Step | No:
     if s.routes_left and asked > s.policy.patience:
         return No("another route is nearer than the wait asked for")
     return Step(rung, delay, how)
+
+
+def _delay(s: Situation) -> float:
+    """A server that is away needs a moment to come back, and nobody else is there to ask."""
+    backoff = s.policy.backoff
+    away = s.fault.kind is FaultKind.CONNECT and not s.routes_left
+    return (backoff.base if away else 0.0) + backoff.delay(s.fault, max(0, s.tries - 1), s.random)
 
 
 def reroute(s: Situation) -> Step | No:
