@@ -396,7 +396,7 @@ def _await_connect(sock: socket.socket, address: Any, seconds: float, watch: Wat
 
 def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
     """Addresses of a host. The lookup blocks in C and heeds nobody, so it gets a thread of its own."""
-    with contextlib.suppress(socket.gaierror, UnicodeError):  # what is an address needs no lookup
+    if _is_address(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[Any] = []
     problem: list[Exception] = []
@@ -415,6 +415,14 @@ def _resolve(host: str, port: int, watch: Watch) -> list[Any]:
     if problem:
         raise ConnectError(f"cannot look up {host}: {_words(problem[0])}")
     return found
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return True
+    return False
 
 
 class AnyLane(Protocol):
