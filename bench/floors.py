@@ -50,7 +50,7 @@ FLOORS = (
         "aiohttp",
         "responses",
         "no limit on connections; `async for line in response.content`, `json.loads`",
-        environment="frameworks-older",
+        environment="litellm",
         packages=("aiohttp",),
         is_async=True,
     ),
