@@ -141,7 +141,8 @@ def _delay(s: Situation) -> float:
     """A server that seems to be away gets a moment to come back, if nobody else is there to ask."""
     backoff = s.policy.backoff
     away = s.fault.kind is FaultKind.CONNECT or (s.fault.kind is FaultKind.DROPPED and s.tries > 0)
-    return (backoff.base if away and not s.routes_left else 0.0) + backoff.delay(s.fault, max(0, s.tries - 1), s.random)
+    moment = backoff.base if away and not s.routes_left else 0.0
+    return moment + backoff.delay(s.fault, max(0, s.tries - 1), s.random)
 
 
 def reroute(s: Situation) -> Step | No:
