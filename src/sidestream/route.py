@@ -8,7 +8,6 @@ in arguments and environment is `routes/`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -66,6 +65,8 @@ class Secret:
 
     def fingerprint(self, salt: str) -> str:
         """A short name of this credential that does not give it away."""
+        import hashlib  # brings all of OpenSSL, which only who is asked needs
+
         return hashlib.blake2b(self._value.encode(), key=salt.encode()[:64], digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
