@@ -263,7 +263,6 @@ def plots(record: dict[str, Any]) -> dict[str, Callable[[Axes], None]]:
         axes.barh(names, [found[name] for name in names], color="#3060a0")
         axes.invert_yaxis()
         axes.tick_params(axis="y", labelsize=7)
-        axes.set_xscale("log")
         axes.set_xlabel("memory per open stream, KiB")
 
     return {"memory-per-stream": bars}

@@ -278,13 +278,13 @@ def log_calls() -> Observer:
     DEBUG for a call that went through or was given up by its caller, INFO if something had to be recovered,
     WARNING if it failed. A program that configures no logging sees nothing.
     """
-    import logging  # with the first client: the package itself stays cheap to import
-
-    logger = logging.getLogger("sidestream")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
 
     def log(record: CallRecord) -> None:
+        import logging  # when there is something to say: a client is made without it
+
+        logger = logging.getLogger("sidestream")
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
         level = logging.INFO if record.rungs else logging.DEBUG
         if record.ended == "failed":
             level = logging.WARNING
