@@ -73,10 +73,10 @@ def test_ratios_are_taken_within_a_round() -> None:
     cpu = importlib.import_module("cpu")
     found = cpu.targets(record(raw=[10.0, 100.0], ours=[9.0, 90.0], sdk=[36.0, 360.0]))
     measured = {target.what: (target.measured, target.met) for target in found}
-    assert measured["CPU/event, paced: `stream()` ÷ raw httpx2"] == (pytest.approx(0.9), True)
-    assert measured["CPU/event, paced: openai SDK, Responses ÷ `stream()`"] == (pytest.approx(4), True)
-    assert measured["CPU/event, burst: openai SDK, Responses ÷ `stream()`"] == (pytest.approx(4), False)
-    assert measured["CPU/event, burst: litellm `acompletion` ÷ `stream()`"] == (None, None)
+    assert measured["CPU/event, paced: `Client.stream` ÷ raw httpx2"] == (pytest.approx(0.9), True)
+    assert measured["CPU/event, paced: openai SDK, Responses ÷ `Client.stream`"] == (pytest.approx(4), True)
+    assert measured["CPU/event, burst: openai SDK, Responses ÷ `Client.stream`"] == (pytest.approx(4), False)
+    assert measured["CPU/event, burst: litellm `acompletion` ÷ `Client.stream`"] == (None, None)
 
 
 def test_a_peer_that_found_several_events_at_once_is_marked() -> None:

@@ -200,7 +200,7 @@ FAILURES: dict[str, tuple[Call, list[Play], list[str], type[BaseException], Faul
     "no progress twice": (
         call(),
         [broke(K.CONNECT)],
-        ["send main", "tell restart", "sleep 0.75", "send main"],  # nobody else is there: it gets a moment
+        ["send main", "tell restart", "sleep 0.5", "send main"],  # nobody else is there: it gets a moment
         errors.StreamDropped,
         K.CONNECT,
     ),
@@ -632,7 +632,7 @@ def test_a_renewal_is_no_try() -> None:
     plays = [reject(401), broke(K.DROPPED), whole(CHAT)]
     story = drive(call(signed()), plays, renew=renewed())
     assert story.actions == [
-        "send main", "renew main 30", "send main", "tell restart", "sleep 0.75", "send main",
+        "send main", "renew main 30", "send main", "tell restart", "sleep 0.5", "send main",
     ]  # fmt: skip
 
 
@@ -640,7 +640,7 @@ def test_a_rejected_parameter_is_no_try() -> None:
     """Two fields dropped, and the route may still fail once."""
     asked = call(params={"temperature": 0, "top_p": 1})
     story = drive(asked, [rejects("temperature"), rejects("top_p"), broke(K.DROPPED), whole(CHAT)])
-    assert story.actions == ["send main"] * 3 + ["tell restart", "sleep 0.75", "send main"]
+    assert story.actions == ["send main"] * 3 + ["tell restart", "sleep 0.5", "send main"]
 
 
 # A way back that is asked for something else keeps its way.
@@ -847,7 +847,7 @@ def test_a_recovery_waits_for_its_place_although_there_is_another_key() -> None:
     pool = (signed("one", "key-one"), replace(signed("one", "key-two"), name="two"))
     permits = [origins.recover(pool[0]) for _ in range(3)]
     story = drive(call(*pool), [broke(K.DROPPED), whole(CHAT)], origins=origins)
-    assert story.actions[:4] == ["send one", "tell restart", "sleep 0.75", "sleep 1"]
+    assert story.actions[:4] == ["send one", "tell restart", "sleep 0.5", "sleep 1"]
     assert len(permits) == 3
 
 

@@ -30,7 +30,7 @@ K = FaultKind
 
 def situation(kind: FaultKind = K.DROPPED, *, retry_after: float | None = None, **changes: Any) -> Situation:
     values: dict[str, Any] = {
-        "policy": Policy(backoff=Backoff(0.5, 1.0, 8.0)),
+        "policy": Policy(backoff=Backoff(0.25, 1.0, 8.0)),
         "whole": False,
         "tools": False,
         "tries": 1,
@@ -98,9 +98,11 @@ def test_a_rung_that_is_closed_says_why(
     ("changes", "delay"),
     [
         ({}, 0.25),
-        ({"tries": 0}, 0.25),
-        ({"tries": 2, "policy": Policy(tries=5)}, 0.5),
-        ({"tries": 4, "policy": Policy(tries=5)}, 2.0),
+        ({"tries": 0}, 0.125),  # it was well a moment ago
+        ({"routes_left": 1}, 0.125),  # somebody else is there
+        ({"random": iter((0.1, 0.9, 0.5)).__next__}, 0.45),
+        ({"tries": 2, "policy": Policy(tries=5, backoff=Backoff(0.25))}, 0.5),
+        ({"tries": 4, "policy": Policy(tries=5, backoff=Backoff(0.25))}, 2.0),
         ({"retry_after": 120.0}, 120.25),
         ({"retry_after": 8.0, "routes_left": 1}, 8.25),
     ],

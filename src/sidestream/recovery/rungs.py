@@ -138,11 +138,14 @@ def _same_route(s: Situation, rung: str, how: str) -> Step | No:
 
 
 def _delay(s: Situation) -> float:
-    """A server that seems to be away gets a moment to come back, if nobody else is there to ask."""
-    backoff = s.policy.backoff
+    """A server that seems to be away gets a moment to come back, if nobody else is there to ask: the longest of
+    three draws from twice as long."""
+    retry = max(0, s.tries - 1)
     away = s.fault.kind is FaultKind.CONNECT or (s.fault.kind is FaultKind.DROPPED and s.tries > 0)
-    moment = backoff.base if away and not s.routes_left else 0.0
-    return moment + backoff.delay(s.fault, max(0, s.tries - 1), s.random)
+    if not away or s.routes_left:
+        return s.policy.backoff.delay(s.fault, retry, s.random)
+    late = max(s.random() for _ in range(3))
+    return s.policy.backoff.delay(s.fault, retry + 1, lambda: late)
 
 
 def reroute(s: Situation) -> Step | No:
