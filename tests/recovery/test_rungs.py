@@ -104,7 +104,7 @@ def test_a_rung_that_is_closed_says_why(
         ({"tries": 2, "policy": Policy(tries=5, backoff=Backoff(0.25))}, 0.5),
         ({"tries": 4, "policy": Policy(tries=5, backoff=Backoff(0.25))}, 2.0),
         ({"retry_after": 120.0}, 120.25),
-        ({"retry_after": 8.0, "routes_left": 1}, 8.25),
+        ({"retry_after": 8.0, "routes_left": 1}, 8.125),
     ],
 )
 def test_restart_waits_by_the_policy(changes: dict[str, Any], delay: float) -> None:

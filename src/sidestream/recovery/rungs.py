@@ -138,8 +138,8 @@ def _same_route(s: Situation, rung: str, how: str) -> Step | No:
 
 
 def _delay(s: Situation) -> float:
-    """A server that seems to be away gets a moment to come back, if nobody else is there to ask: the longest of
-    three draws from twice as long."""
+    """A server that seems to be away gets a moment to come back, if nobody else is there to ask: the longest
+    of three draws, from twice as long."""
     retry = max(0, s.tries - 1)
     away = s.fault.kind is FaultKind.CONNECT or (s.fault.kind is FaultKind.DROPPED and s.tries > 0)
     if not away or s.routes_left:
