@@ -53,8 +53,9 @@ if TYPE_CHECKING:
 __all__ = ["AnyLane", "AnyPool", "Lane", "Pool", "Watch"]
 
 READ_BYTES = 64 * 1024
-# Of the time that is left, how much a read waits before it looks again: limits move with each event.
-_SHARE = 0.75
+# A read looks at least so often (seconds) whether it has waited long enough. A Ctrl-C that comes in the very
+# moment in which it begins to wait is not seen before that.
+LOOK = 1.0
 # How long a name lookup or a connect in progress may go without looking whether the call was stopped.
 _SLICE = 0.02
 
@@ -147,14 +148,14 @@ class Stream:
 
     def read(self) -> bytes:
         """What has arrived, at most READ_BYTES of it; nothing at the end of the connection."""
-        left = self.watch.left()
-        if not self._patience <= left <= 2 * self._patience:
-            self._wait(_SHARE * left)  # setting a timeout costs a system call, so it is not set for each read
+        patience = min(self.watch.left(), LOOK)
+        if patience != self._patience:  # setting it costs a system call
+            self._limit(patience)
         while True:
             try:
                 return self._sock.recv(READ_BYTES)
             except TimeoutError:
-                self._wait(self._left())
+                self._limit(min(self._left(), LOOK))
             except OSError as error:
                 raise ReadError(_words(error)) from error
 
@@ -164,14 +165,14 @@ class Stream:
         except ReadTimeout:
             raise ReadTimeout("the provider was silent") from None
 
-    def _wait(self, seconds: float) -> None:
+    def _limit(self, seconds: float) -> None:
         self._patience = seconds
         self._sock.settimeout(seconds)
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            self._wait(self.watch.left())
+            self._limit(self.watch.left())
             try:
                 view = view[self._sock.send(view) :]
             except TimeoutError:
@@ -183,7 +184,7 @@ class Stream:
         """Start TLS on this connection."""
         with self._lock:
             self._sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
-        self._wait(self.watch.left())
+        self._limit(self.watch.left())
         try:
             self._sock.do_handshake()
         except TimeoutError:
