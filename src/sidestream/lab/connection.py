@@ -110,7 +110,7 @@ class RequestReader:
                 self._refuse(400)
             break
         self._head_size += len(data)
-        if self._begun and not self._headed and self._head_size > _HEAD_LIMIT:
+        if not self._headed and self._head_size > _HEAD_LIMIT:
             self._refuse(431)
         if sum(len(incoming.body) for incoming in self._ready) > self._max_body:
             self._refuse(413)
@@ -140,7 +140,7 @@ class RequestReader:
         self._target = b""
         self._headers: list[tuple[str, str]] = []
         self._body = bytearray()
-        self._begun, self._headed, self._expects, self._continued = True, False, False, False
+        self._headed = self._expects = self._continued = False
         self._head_size = 0
 
     def on_url(self, url: bytes) -> None:
@@ -165,7 +165,6 @@ class RequestReader:
     def on_message_complete(self) -> None:
         if self._refused is None:
             self._ready.append(self._complete())
-        self._begun = False
 
     def _complete(self) -> Incoming:
         return Incoming(

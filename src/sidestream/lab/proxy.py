@@ -92,17 +92,10 @@ async def _answer(reader: asyncio.StreamReader, *, bodyless: bool) -> tuple[http
     """The upstream's answer once its head is there, and what came of its body with that."""
     answer = http1.Answer(bodyless=bodyless)
     while not answer.opened:
-        first = await _more(reader, answer)
+        first = answer.take(await reader.read(_READ_BYTES))
         if answer.broken:
             raise answer.broken
     return answer, first
-
-
-async def _more(reader: asyncio.StreamReader, answer: http1.Answer) -> bytes:
-    if data := await reader.read(_READ_BYTES):
-        return answer.feed(data)
-    answer.end()
-    return b""
 
 
 def _head(answer: http1.Answer) -> Script:
@@ -125,7 +118,7 @@ async def _events(
                 raise answer.broken
             if answer.complete:
                 break
-            data = await _more(reader, answer)
+            data = answer.take(await reader.read(_READ_BYTES))
         for event in splitter.rest() if splitter else []:
             yield event
 

@@ -294,11 +294,7 @@ class Lane:
                 raise answer.broken
             if answer.complete:
                 return
-            if data := await read():
-                piece = answer.feed(data)
-            else:
-                answer.end()
-                return
+            piece = answer.take(await read())
 
     async def rest(self) -> bytes:
         """The body, at most BODY_LIMIT bytes of it."""
@@ -338,10 +334,7 @@ class Lane:
 async def _head(stream: Stream, answer: Answer) -> bytes:
     """Read until the answer's head is there; the part of its body that came with it."""
     while not answer.opened:
-        if data := await stream.read():
-            piece = answer.feed(data)
-        else:
-            answer.end()
+        piece = answer.take(await stream.read())
         if answer.broken and not answer.opened:
             raise answer.broken
     return piece

@@ -88,6 +88,13 @@ class Answer:
             lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
 
+    def take(self, data: bytes) -> bytes:
+        """What a read brought: `feed` it, or, if it is nothing, the connection has ended (`end`)."""
+        if data:
+            return self.feed(data)
+        self.end()
+        return b""
+
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; the part of the body that it brought, perhaps nothing. See `broken`."""
         if self._parser is None:

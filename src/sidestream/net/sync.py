@@ -241,11 +241,7 @@ class Lane:
                 raise answer.broken
             if answer.complete:
                 return
-            if data := read():
-                piece = answer.feed(data)
-            else:
-                answer.end()
-                return
+            piece = answer.take(read())
 
     def rest(self) -> bytes:
         """The body, at most BODY_LIMIT bytes of it."""
@@ -282,10 +278,7 @@ class Lane:
 def _head(stream: Stream, answer: Answer) -> bytes:
     """Read until the answer's head is there; the part of its body that came with it."""
     while not answer.opened:
-        if data := stream.read():
-            piece = answer.feed(data)
-        else:
-            answer.end()
+        piece = answer.take(stream.read())
         if answer.broken and not answer.opened:
             raise answer.broken
     return piece

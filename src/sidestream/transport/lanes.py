@@ -68,27 +68,8 @@ class _Common:
             yield
         except self._http.TransportError as error:
             names = (kind.__name__ for kind in type(error).__mro__)
-            known = next((getattr(failures, name) for name in names if name in _NAMES), failures.ReadError)
-            raise known(str(error) or type(error).__name__) from error
-
-
-_NAMES = frozenset(
-    {
-        "ConnectTimeout",
-        "ReadTimeout",
-        "WriteTimeout",
-        "PoolTimeout",
-        "ConnectError",
-        "ReadError",
-        "WriteError",
-        "NetworkError",
-        "ProtocolError",
-        "LocalProtocolError",
-        "RemoteProtocolError",
-        "ProxyError",
-        "UnsupportedProtocol",
-    }
-)
+            same = next((name for name in names if name in failures.__all__), "ReadError")
+            raise getattr(failures, same)(str(error) or type(error).__name__) from error
 
 
 class _Socket:
